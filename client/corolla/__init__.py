@@ -1,0 +1,1 @@
+"""The Corolla client SDK."""

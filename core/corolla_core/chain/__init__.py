@@ -1,0 +1,1 @@
+"""Chain adapter: contracts, keys, transactions and events."""

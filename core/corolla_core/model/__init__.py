@@ -1,0 +1,1 @@
+"""Model adapter: checkpoints, manifests, block ranges, KV caches and sampling."""

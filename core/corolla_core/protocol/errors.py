@@ -1,0 +1,295 @@
+"""The one error tree. Errors carry data, so that a caller can mend what it caught.
+
+CorollaError
+├── InvalidInput            what was given can never be accepted
+│   ├── InvalidSpan
+│   ├── InvalidSignature
+│   ├── InvalidProof
+│   └── MalformedMessage    bytes or fields from a peer that do not parse
+├── PaymentError            the money side of a session refuses
+│   ├── VoucherTooSmall(owed, offered)
+│   ├── VoucherStale(known, offered)
+│   ├── VoucherOverCap(cap, offered)
+│   ├── VoucherWrongPayee(expected, offered)
+│   ├── VoucherForged(signer)
+│   ├── TrancheExpired(expiry, now)
+│   ├── TrancheUnknown(tranche_id)
+│   ├── SpendingLimitExceeded(limit, needed)
+│   └── InsufficientFunds(available, needed)
+├── ServingError            a node cannot do the step it was asked
+│   ├── OutOfCapacity(needed, free)
+│   ├── SessionUnknown(session_id)
+│   ├── SessionClosed
+│   ├── PositionMismatch(expected, offered)
+│   ├── TensorRejected
+│   ├── NotServed           the node does not hold these blocks
+│   └── Draining
+├── NetworkError
+│   ├── PeerUnreachable(peer)
+│   ├── PeerMisbehaved(peer)
+│   ├── PeerTimeout(peer)
+│   └── NoRoute(missing)
+├── ModelError
+│   ├── WeightsCorrupt(path)
+│   ├── WeightsMissing(names)
+│   └── UnsupportedModel
+├── ChainError
+│   ├── ChainUnreachable
+│   ├── TransactionReverted(reason)
+│   ├── TransactionNotMined
+│   └── WrongChain(expected, found)
+└── ConfigError
+    └── KeystoreError
+
+Every class has a stable `code` (its wire name); `to_wire`/`from_wire` carry an error across a connection without
+ever naming a class a peer chose: an unknown code becomes `PeerMisbehaved`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class CorollaError(Exception):
+    """Base of everything Corolla raises on purpose."""
+
+    #: names of the data a subclass carries, in constructor order
+    fields: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, message: str = "", **data: Any) -> None:
+        unknown = set(data) - set(self.fields)
+        if unknown:
+            raise TypeError(f"{type(self).__name__} carries {self.fields}, not {sorted(unknown)}")
+        self.message = message or type(self).__name__
+        self.data = {name: data.get(name) for name in self.fields}
+        super().__init__(self.message)
+
+    def __getattr__(self, name: str) -> Any:
+        # Only reached for names that are not ordinary attributes.
+        data = self.__dict__.get("data", {})
+        if name in data:
+            return data[name]
+        raise AttributeError(name)
+
+    def __str__(self) -> str:
+        shown = ", ".join(f"{k}={_show(v)}" for k, v in self.data.items() if v is not None)
+        return f"{self.message} ({shown})" if shown else self.message
+
+    @property
+    def code(self) -> str:
+        return type(self).__name__
+
+
+class InvalidInput(CorollaError):
+    """What was given can never be accepted, whatever the state."""
+
+
+class InvalidSpan(InvalidInput):
+    fields = ("start", "end")
+
+
+class InvalidSignature(InvalidInput):
+    pass
+
+
+class InvalidProof(InvalidInput):
+    pass
+
+
+class MalformedMessage(InvalidInput):
+    """Bytes or fields from a peer that do not parse."""
+
+
+class PaymentError(CorollaError):
+    """The money side of a session refuses. All amounts are Nectar base units (ints)."""
+
+
+class VoucherTooSmall(PaymentError):
+    fields = ("owed", "offered")
+
+
+class VoucherStale(PaymentError):
+    fields = ("known", "offered")
+
+
+class VoucherOverCap(PaymentError):
+    fields = ("cap", "offered")
+
+
+class VoucherWrongPayee(PaymentError):
+    fields = ("expected", "offered")
+
+
+class VoucherForged(PaymentError):
+    fields = ("signer",)
+
+
+class TrancheExpired(PaymentError):
+    fields = ("expiry", "now")
+
+
+class TrancheUnknown(PaymentError):
+    fields = ("tranche_id",)
+
+
+class SpendingLimitExceeded(PaymentError):
+    fields = ("limit", "needed")
+
+
+class InsufficientFunds(PaymentError):
+    fields = ("available", "needed")
+
+
+class ServingError(CorollaError):
+    """A node cannot do the step it was asked."""
+
+
+class OutOfCapacity(ServingError):
+    """Not enough KV memory; `needed` and `free` are bytes."""
+
+    fields = ("needed", "free")
+
+
+class SessionUnknown(ServingError):
+    fields = ("session_id",)
+
+
+class SessionClosed(ServingError):
+    pass
+
+
+class PositionMismatch(ServingError):
+    fields = ("expected", "offered")
+
+
+class TensorRejected(ServingError):
+    """A tensor of the wrong shape or dtype, too large, or with NaN or infinity in it."""
+
+
+class NotServed(ServingError):
+    """The node does not hold these blocks of this model."""
+
+
+class Draining(ServingError):
+    """The node is shutting down and takes no new session."""
+
+
+class NetworkError(CorollaError):
+    pass
+
+
+class PeerUnreachable(NetworkError):
+    fields = ("peer",)
+
+
+class PeerMisbehaved(NetworkError):
+    fields = ("peer",)
+
+
+class PeerTimeout(NetworkError):
+    fields = ("peer",)
+
+
+class NoRoute(NetworkError):
+    """No chain of nodes covers the model; `missing` lists the uncovered block indices."""
+
+    fields = ("missing",)
+
+
+class ModelError(CorollaError):
+    pass
+
+
+class WeightsCorrupt(ModelError):
+    fields = ("path",)
+
+
+class WeightsMissing(ModelError):
+    fields = ("names",)
+
+
+class UnsupportedModel(ModelError):
+    pass
+
+
+class ChainError(CorollaError):
+    pass
+
+
+class ChainUnreachable(ChainError):
+    pass
+
+
+class TransactionReverted(ChainError):
+    fields = ("reason",)
+
+
+class TransactionNotMined(ChainError):
+    fields = ("tx_hash",)
+
+
+class WrongChain(ChainError):
+    fields = ("expected", "found")
+
+
+class ConfigError(CorollaError):
+    pass
+
+
+class KeystoreError(ConfigError):
+    pass
+
+
+def _show(value: Any) -> str:
+    return "0x" + value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _tree(root: type[CorollaError]) -> dict[str, type[CorollaError]]:
+    found = {root.__name__: root}
+    for child in root.__subclasses__():
+        found |= _tree(child)
+    return found
+
+
+_BY_CODE = _tree(CorollaError)
+_MAX_TEXT = 500
+_MAX_INT = 2**256
+
+
+def to_wire(error: CorollaError) -> dict[str, Any]:
+    """`{"code", "message", "data"}` of an error for msgpack; ints as decimal strings (they may exceed 64 bits)."""
+    data = {k: _field_to_wire(v) for k, v in error.data.items() if v is not None}
+    return {"code": error.code, "message": error.message[:_MAX_TEXT], "data": data}
+
+
+def from_wire(raw: object) -> CorollaError:
+    """The error a peer sent. Hostile input: anything that does not parse comes back as `PeerMisbehaved`."""
+    if not isinstance(raw, dict):
+        return PeerMisbehaved("peer sent an error that is not a map")
+    code, message, data = raw.get("code"), raw.get("message"), raw.get("data", {})
+    kind = _BY_CODE.get(code) if isinstance(code, str) else None
+    if kind is None or not isinstance(message, str) or not isinstance(data, dict):
+        return PeerMisbehaved("peer sent a malformed error")
+    kept = {name: _field_from_wire(data[name]) for name in kind.fields if name in data}
+    return kind(message[:_MAX_TEXT], **kept)
+
+
+def _field_to_wire(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int):
+        if isinstance(value, (list, tuple)):
+            return [_field_to_wire(v) for v in list(value)[:1024]]
+        return value if isinstance(value, (bool, bytes)) else str(value)[:_MAX_TEXT]
+    return {"int": str(value)}
+
+
+def _field_from_wire(value: Any) -> Any:
+    if isinstance(value, dict):
+        text = value.get("int")
+        if isinstance(text, str) and len(text) <= 79 and text.lstrip("-").isdecimal() and abs(int(text)) < _MAX_INT:
+            return int(text)
+        return None
+    if isinstance(value, list):
+        return [_field_from_wire(v) for v in value[:1024] if not isinstance(v, list)]
+    if isinstance(value, (str, bytes)):
+        return value[:_MAX_TEXT]
+    return value if isinstance(value, bool) else None

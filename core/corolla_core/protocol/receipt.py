@@ -1,0 +1,116 @@
+"""Receipts: what a node signs for every chunk it computed (protocol.md section 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from eth_utils.crypto import keccak
+
+from corolla_core.protocol.eip712 import word
+from corolla_core.protocol.errors import InvalidInput
+from corolla_core.protocol.ids import Address, Hash32, ModelRoot, SessionId
+from corolla_core.protocol.merkle import Buffer, leaf_hash, merkle_root
+from corolla_core.protocol.signature import Signer, recover
+from corolla_core.protocol.span import Span
+
+_TAG = keccak(text="corolla/receipt/v1")
+
+
+class NumericClass(StrEnum):
+    """The arithmetic a node declares; each has its own audit tolerance."""
+
+    FP32 = "fp32"
+    TF32 = "tf32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    INT8 = "int8"
+    NF4 = "nf4"
+
+
+def row_leaf(session: SessionId, position: int, row: Buffer) -> Hash32:
+    """`H(0 ‖ session ‖ position ‖ row)` over the exact wire bytes of one token's hidden state."""
+    return leaf_hash(session, position.to_bytes(8, "big"), row)
+
+
+def rows_root(session: SessionId, first_position: int, rows: Iterable[Buffer]) -> Hash32:
+    """The Merkle root over consecutive rows, the first of them at `first_position`."""
+    return merkle_root(row_leaf(session, first_position + i, row) for i, row in enumerate(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A node's statement that `span` turned the rows under `in_root` into those under `out_root`.
+
+    Times are Unix milliseconds.
+    """
+
+    chain_id: int
+    epoch: int
+    model_root: ModelRoot
+    span: Span
+    weight_root: Hash32
+    numeric_class: NumericClass
+    session_id: SessionId
+    client_nonce: bytes
+    pos_start: int
+    n_pos: int
+    in_root: Hash32
+    out_root: Hash32
+    upstream_receipt_hash: Hash32
+    prev_receipt_hash: Hash32
+    t_in: int
+    t_out: int
+
+    def __post_init__(self) -> None:
+        for name in ("model_root", "weight_root", "client_nonce", "in_root", "out_root", "upstream_receipt_hash"):
+            if len(getattr(self, name)) != 32:
+                raise InvalidInput(f"{name} is 32 bytes")
+        if len(self.prev_receipt_hash) != 32 or len(self.session_id) != 16:
+            raise InvalidInput("prev_receipt_hash is 32 bytes, session_id 16")
+        for number in (self.chain_id, self.epoch, self.pos_start, self.n_pos, self.t_in, self.t_out):
+            if not 0 <= number < 2**64:
+                raise InvalidInput(f"not a uint64: {number}")
+        if self.n_pos == 0 or self.t_out < self.t_in:
+            raise InvalidInput("a receipt covers a position and ends after it began")
+
+    def encode(self) -> bytes:
+        """Canonical: one 32-byte word a field in declaration order (the span is two), as Solidity's abi.encode does."""
+        return b"".join(
+            [
+                word(self.chain_id),
+                word(self.epoch),
+                self.model_root,
+                word(self.span.start),
+                word(self.span.end),
+                self.weight_root,
+                keccak(text=self.numeric_class.value),
+                self.session_id + bytes(16),
+                self.client_nonce,
+                word(self.pos_start),
+                word(self.n_pos),
+                self.in_root,
+                self.out_root,
+                self.upstream_receipt_hash,
+                self.prev_receipt_hash,
+                word(self.t_in),
+                word(self.t_out),
+            ]
+        )
+
+    def hash(self) -> Hash32:
+        return Hash32(keccak(_TAG + self.encode()))
+
+    def sign(self, signer: Signer) -> SignedReceipt:
+        return SignedReceipt(self, signer.sign(self.hash()))
+
+
+@dataclass(frozen=True, slots=True)
+class SignedReceipt:
+    receipt: Receipt
+    signature: bytes
+
+    def signer(self) -> Address:
+        """The account that signed. Raises InvalidSignature."""
+        return recover(self.receipt.hash(), self.signature)

@@ -1,0 +1,1 @@
+"""Store adapter: what must survive a crash, in SQL."""

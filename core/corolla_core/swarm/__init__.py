@@ -1,0 +1,1 @@
+"""Swarm adapter: who serves what (DHT), and authenticated streams between peers."""
