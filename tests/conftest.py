@@ -9,6 +9,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
+from ganache import ganache
+
+__all__ = ["ganache"]
 
 
 @pytest.fixture
