@@ -14,6 +14,7 @@ CorollaError
 │   ├── VoucherForged(signer)
 │   ├── TrancheExpired(expiry, now)
 │   ├── TrancheUnknown(tranche_id)
+│   ├── PriceTooLow(asked, offered)
 │   ├── SpendingLimitExceeded(limit, needed)
 │   └── InsufficientFunds(available, needed)
 ├── ServingError            a node cannot do the step it was asked
@@ -38,8 +39,10 @@ CorollaError
 │   ├── TransactionReverted(reason)
 │   ├── TransactionNotMined
 │   └── WrongChain(expected, found)
+├── StoreError(reason)      the database refuses: full, locked, unavailable, corrupt; nothing already kept is lost
 └── ConfigError
-    └── KeystoreError
+    ├── KeystoreError
+    └── ProcessFailed(name, status)   a program we started did not come up, or died
 
 Every class has a stable `code` (its wire name); `to_wire`/`from_wire` carry an error across a connection without
 ever naming a class a peer chose: an unknown code becomes `PeerMisbehaved`.
@@ -130,6 +133,12 @@ class TrancheExpired(PaymentError):
 
 class TrancheUnknown(PaymentError):
     fields = ("tranche_id",)
+
+
+class PriceTooLow(PaymentError):
+    """The client offers less per token and block than the node asks."""
+
+    fields = ("asked", "offered")
 
 
 class SpendingLimitExceeded(PaymentError):
@@ -232,12 +241,27 @@ class WrongChain(ChainError):
     fields = ("expected", "found")
 
 
+class StoreError(CorollaError):
+    """The database refuses. `reason` is `full`, `locked`, `unavailable`, `corrupt`, `schema` or `invalid`.
+
+    What an earlier call acknowledged is still there; what this call was given is not.
+    """
+
+    fields = ("reason",)
+
+
 class ConfigError(CorollaError):
     pass
 
 
 class KeystoreError(ConfigError):
     pass
+
+
+class ProcessFailed(ConfigError):
+    """A program we started did not come up, or died. `status` is its exit status, None while it runs."""
+
+    fields = ("name", "status")
 
 
 def _show(value: Any) -> str:

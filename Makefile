@@ -1,0 +1,75 @@
+# Every target sets up what it needs; the second run is fast, because each step leaves a stamp behind.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# The demo's chain, keys and model live inside the clone. Point COROLLA_HOME elsewhere to share them.
+export COROLLA_HOME ?= $(CURDIR)/.corolla
+# Two cores serve everything: one compute thread a process.
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+VENV := $(CURDIR)/.venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+MODEL := $(COROLLA_HOME)/models/smollm2-135m-instruct/corolla.manifest.json
+GANACHE := contracts/node_modules/ganache/dist/node/cli.js
+PYTEST_ARGS ?=
+
+.PHONY: help setup demo test test-contracts bench lint format clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMPS)/python $(GANACHE) $(MODEL) ## Python environment, Ganache and the model
+
+demo: setup ## three paid nodes answer a question from a real model on a real chain
+	@$(BIN)/python -m corolla.demo
+
+test: setup test-contracts ## every test: contracts under Brownie, then everything else under pytest
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+test-contracts: $(STAMPS)/contracts ## the Solidity tests alone
+	contracts/scripts/test.sh
+
+bench: setup ## the benchmark table, and benchmarks/results.json
+	$(BIN)/python -m benchmarks
+
+lint: $(STAMPS)/python $(STAMPS)/contracts ## ruff, mypy, import-linter, and that the shipped ABI is the contracts'
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	contracts/scripts/export --check
+
+format: $(STAMPS)/python ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove what setup made (not COROLLA_HOME: it holds keys)
+	rm -rf $(VENV) contracts/.venv contracts/node_modules contracts/build
+
+# The newest suitable Python, unless PYTHON names one.
+$(STAMPS)/python: pyproject.toml
+	@python="$${PYTHON:-}"; \
+	if [ -z "$$python" ]; then \
+	  for candidate in python3 python3.13 python3.12 python3.11; do \
+	    if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python="$$candidate"; break; fi; \
+	  done; \
+	fi; \
+	if [ -z "$$python" ]; then echo "Corolla needs Python 3.11 or newer with venv (Debian: apt-get install python3-venv)." >&2; exit 1; fi; \
+	[ -x $(BIN)/python ] || "$$python" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@mkdir -p $(STAMPS) && touch $@
+
+$(GANACHE): contracts/package-lock.json
+	@command -v npm >/dev/null && command -v node >/dev/null || { echo "Corolla's devnet needs Node.js 20 and npm." >&2; exit 1; }
+	cd contracts && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(STAMPS)/contracts: $(GANACHE) contracts/requirements.txt contracts/scripts/setup.sh | $(STAMPS)/python
+	contracts/scripts/setup.sh
+	@touch $@
+
+$(MODEL): | $(STAMPS)/python
+	$(BIN)/python -m corolla_core.model.smollm
