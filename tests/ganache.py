@@ -41,7 +41,7 @@ def accounts() -> tuple[Signer, ...]:
 
 
 class Ganache:
-    """A running chain. `rpc` is a plain blocking JSON-RPC call, for evm_* cheats and for looking behind our own code."""
+    """A running chain. `rpc` is a plain blocking JSON-RPC call: for evm_* cheats, and to look behind our own code."""
 
     def __init__(self, url: str, process: subprocess.Popen[bytes]) -> None:
         self.url = url

@@ -1,0 +1,110 @@
+"""The tables. `migrations/versions` builds the same ones; a test holds the two equal."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, String, Table
+
+from corolla_core.store.amount import Amount
+
+#: The newest migration. A database that says it is here needs no migrating, nor Alembic imported.
+HEAD = "0001"
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+vouchers = Table(
+    "vouchers",
+    metadata,
+    Column("tranche_id", LargeBinary(32), primary_key=True),
+    Column("payee", String(42), primary_key=True),
+    Column("cumulative", Amount, nullable=False),
+    Column("receipt_head", LargeBinary(32), nullable=False),
+    Column("signature", LargeBinary(65), nullable=False),
+    Column("cap", Amount, nullable=False),
+    Column("proof", LargeBinary, nullable=False),
+    Column("claimed", Amount, nullable=False),
+    Column("expiry", BigInteger, nullable=True),
+    Column("received_at", BigInteger, nullable=False),
+)
+
+charges = Table(
+    "charges",
+    metadata,
+    Column("tranche_id", LargeBinary(32), primary_key=True),
+    Column("payee", String(42), primary_key=True),
+    Column("charged", Amount, nullable=False),
+)
+
+earned_hours = Table(
+    "earned_hours",
+    metadata,
+    Column("hour", BigInteger, primary_key=True, autoincrement=False),
+    Column("earned", Amount, nullable=False),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("session_id", LargeBinary(16), primary_key=True),
+    Column("client", String(42), nullable=False),
+    Column("tranche_id", LargeBinary(32), nullable=True),
+    Column("model_root", LargeBinary(32), nullable=False),
+    Column("span_start", Integer, nullable=False),
+    Column("span_end", Integer, nullable=False),
+    Column("opened_at", BigInteger, nullable=False),
+    Column("closed_at", BigInteger, nullable=True),
+    Column("tokens", BigInteger, nullable=False),
+    Column("charged", Amount, nullable=False),
+    Column("reason", String(200), nullable=False),
+    Index(None, "closed_at"),
+)
+
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("hash", LargeBinary(32), primary_key=True),
+    Column("session_id", LargeBinary(16), nullable=False),
+    Column("pos_start", BigInteger, nullable=False),
+    Column("signer", String(42), nullable=False),
+    Column("t_out", BigInteger, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("signature", LargeBinary(65), nullable=False),
+    Index(None, "session_id", "pos_start"),
+    Index(None, "t_out"),
+)
+
+client_tranches = Table(
+    "client_tranches",
+    metadata,
+    Column("tranche_id", LargeBinary(32), primary_key=True),
+    Column("payer", String(42), nullable=False),
+    Column("signer", String(42), nullable=False),
+    Column("nonce", Amount, nullable=False),
+    Column("leaves", LargeBinary, nullable=False),
+    Column("total", Amount, nullable=False),
+    Column("expiry", BigInteger, nullable=False),
+    Column("opened_tx", LargeBinary(32), nullable=True),
+    Column("closed_at", BigInteger, nullable=True),
+    Index(None, "payer"),
+)
+
+signed_totals = Table(
+    "signed_totals",
+    metadata,
+    Column("tranche_id", LargeBinary(32), primary_key=True),
+    Column("payee", String(42), primary_key=True),
+    Column("cumulative", Amount, nullable=False),
+)
+
+index_blocks = Table(
+    "index_blocks",
+    metadata,
+    Column("name", String(80), primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary(32), nullable=False),
+    Column("events", LargeBinary, nullable=False),
+)
