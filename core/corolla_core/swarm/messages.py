@@ -137,11 +137,13 @@ class Result(Message, frozen=True):
 
 class Rewire(Message, frozen=True):
     """Client to node: send outputs to `downstream` from now on (None: to the client), first replaying to it the
-    kept output rows `[0, replay_to)`."""
+    kept output rows `[0, replay_to)`. `upstream`, where given, is the account whose Steps to accept from now on: the
+    node after a replaced one gets a Rewire with the downstream it has, `replay_to` 0 and its new upstream."""
 
     session: Session
     downstream: Endpoint | None
     replay_to: Count
+    upstream: Account | None = None
 
 
 class Rewired(Message, frozen=True):
