@@ -16,7 +16,7 @@ MODEL := $(COROLLA_HOME)/models/smollm2-135m-instruct/corolla.manifest.json
 GANACHE := contracts/node_modules/ganache/dist/node/cli.js
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo test test-contracts bench lint format clean
+.PHONY: help setup demo test test-contracts test-python bench lint format clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,10 +26,12 @@ setup: $(STAMPS)/python $(GANACHE) $(MODEL) ## Python environment, Ganache and t
 demo: setup ## three paid nodes answer a question from a real model on a real chain
 	@$(BIN)/python -m corolla.demo
 
-test: setup test-contracts ## every test: contracts under Brownie, then everything else under pytest
+test: setup test-contracts test-python ## every test
+
+test-python: setup ## unit, property, integration and end-to-end tests (PYTEST_ARGS='-m "not e2e"')
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-test-contracts: $(STAMPS)/contracts ## the Solidity tests alone
+test-contracts: $(STAMPS)/contracts ## the contracts' tests, under Brownie on Ganache
 	contracts/scripts/test.sh
 
 bench: setup ## the benchmark table, and benchmarks/results.json
@@ -59,17 +61,21 @@ $(STAMPS)/python: pyproject.toml
 	fi; \
 	if [ -z "$$python" ]; then echo "Corolla needs Python 3.11 or newer with venv (Debian: apt-get install python3-venv)." >&2; exit 1; fi; \
 	[ -x $(BIN)/python ] || "$$python" -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@echo "==> Python packages into .venv (some minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@mkdir -p $(STAMPS) && touch $@
 
 $(GANACHE): contracts/package-lock.json
 	@command -v npm >/dev/null && command -v node >/dev/null || { echo "Corolla's devnet needs Node.js 20 and npm." >&2; exit 1; }
-	cd contracts && npm ci --no-audit --no-fund --loglevel=error
+	@echo "==> Ganache, solc and OpenZeppelin into contracts/node_modules"
+	@cd contracts && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
 $(STAMPS)/contracts: $(GANACHE) contracts/requirements.txt contracts/scripts/setup.sh | $(STAMPS)/python
-	contracts/scripts/setup.sh
+	@echo "==> Brownie into contracts/.venv (some minutes the first time)"
+	@contracts/scripts/setup.sh
 	@touch $@
 
 $(MODEL): | $(STAMPS)/python
-	$(BIN)/python -m corolla_core.model.smollm
+	@echo "==> SmolLM2-135M-Instruct into $(COROLLA_HOME)/models"
+	@$(BIN)/python -m corolla_core.model.smollm

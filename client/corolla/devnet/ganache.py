@@ -12,24 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from eth_account import Account
-from eth_account.hdaccount import ETHEREUM_DEFAULT_PATH
 
 from corolla.devnet.process import Child
+from corolla_core.chain.devnet_keys import DEVNET_MNEMONIC
 from corolla_core.protocol.errors import ConfigError, ProcessFailed
-from corolla_core.protocol.signature import Signer
 
 CHAIN_ID = 1337
-MNEMONIC = "test test test test test test test test test test test junk"
-"""Known to the whole world: its accounts are refused off the devnet's chain ids."""
 _CLI = Path("node_modules/ganache/dist/node/cli.js")
-
-
-def devnet_signer(index: int) -> Signer:
-    """Account `index` of the mnemonic; each holds 1000 ether."""
-    Account.enable_unaudited_hdwallet_features()
-    path = ETHEREUM_DEFAULT_PATH.rsplit("/", 1)[0] + f"/{index}"
-    return Signer(bytes(Account.from_mnemonic(MNEMONIC, account_path=path).key))
 
 
 class Ganache:
@@ -42,7 +31,7 @@ class Ganache:
         self._detached = detached
         self.child: Child | None = None
 
-    async def start(self, *, timeout: float = 60.0) -> None:
+    async def start(self, *, within: float = 60.0) -> None:
         """Run it until it answers. Raises ConfigError where Node.js or Ganache is missing, ProcessFailed else."""
         database = self._folder / "chain"
         database.mkdir(parents=True, exist_ok=True)
@@ -51,7 +40,7 @@ class Ganache:
             str(ganache_cli()),
             "--server.host=127.0.0.1",
             f"--server.port={self.port}",
-            f"--wallet.mnemonic={MNEMONIC}",
+            f"--wallet.mnemonic={DEVNET_MNEMONIC}",
             f"--chain.chainId={CHAIN_ID}",
             f"--chain.networkId={CHAIN_ID}",
             "--chain.hardfork=shanghai",
@@ -60,7 +49,7 @@ class Ganache:
         ]
         child = Child.start("ganache", command, folder=self._folder, env=os.environ, detached=self._detached)
         self.child = child
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + within
         while True:
             try:
                 await self.rpc("eth_chainId")
@@ -89,7 +78,7 @@ class Ganache:
         """Take the RPC away at once."""
         if self.child is not None:
             self.child.kill()
-            await self.child.wait(timeout=10)
+            await self.child.wait(within=10)
 
     async def stop(self) -> None:
         if self.child is not None:

@@ -98,12 +98,12 @@ class Child:
                         found.append(value)
         return found
 
-    async def wait_event(self, key: str, value: object = None, *, timeout: float) -> dict[str, Any]:
+    async def wait_event(self, key: str, value: object = None, *, within: float) -> dict[str, Any]:
         """The first printed object that has `key` (equal to `value`, where one is given).
 
-        Raises ProcessFailed, with the end of its log, if it exits first or stays silent for `timeout` seconds.
+        Raises ProcessFailed, with the end of its log, if it exits first or stays silent for `within` seconds.
         """
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + within
         while True:
             exited = self.returncode  # read before the output: what it printed last still counts
             for event in self.events():
@@ -112,13 +112,12 @@ class Child:
             if exited is not None:
                 raise self._failed(f"{self.name} exited with {exited}")
             if time.monotonic() > deadline:
-                raise self._failed(f"{self.name} was not ready within {timeout:.0f} s")
+                raise self._failed(f"{self.name} was not ready within {within:.0f} s")
             await asyncio.sleep(_POLL)
 
     def _failed(self, what: str) -> ProcessFailed:
-        return ProcessFailed(
-            f"{what}; the end of {self.log}:\n{tail(self.log)}", name=self.name, status=self.returncode
-        )
+        text = f"{what}; the end of {self.log}:\n{tail(self.log)}"
+        return ProcessFailed(text, name=self.name, status=self.returncode)
 
     def terminate(self) -> None:
         """Ask it to finish (SIGTERM)."""
@@ -137,33 +136,32 @@ class Child:
         with suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGCONT)
 
-    async def wait(self, *, timeout: float | None = None) -> int:
-        """Its exit status. Raises TimeoutError."""
-        async with asyncio.timeout(timeout):
-            while self._process.poll() is None:
-                await asyncio.sleep(_POLL)
-        return self._process.returncode
+    async def wait(self, *, within: float) -> int:
+        """Its exit status. Raises TimeoutError if it runs on for `within` seconds."""
+        try:
+            return await asyncio.to_thread(self._process.wait, within)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"{self.name} runs on") from None
 
     async def stop(self, *, grace: float) -> None:
         """SIGTERM, and after `grace` seconds SIGKILL to its whole process group."""
         self.resume()
         self.terminate()
         with suppress(TimeoutError):
-            await self.wait(timeout=grace)
+            await self.wait(within=grace)
         _kill_group(self.pid)
-        await self.wait(timeout=10)
+        await self.wait(within=10)
 
 
 async def stop_recorded(record: ChildRecord, *, grace: float) -> None:
-    """Stop a child that another process started."""
-    if record.running():
-        with suppress(ProcessLookupError):
-            os.kill(record.pid, signal.SIGTERM)
-    deadline = time.monotonic() + grace
-    while record.running() and time.monotonic() < deadline:
-        await asyncio.sleep(_POLL)
-    if record.running():
-        _kill_group(record.pid)
+    """Stop a child that another process started: SIGTERM, and after `grace` seconds SIGKILL to its process group."""
+    if not record.running():
+        return
+    process = psutil.Process(record.pid)
+    with suppress(psutil.NoSuchProcess):
+        process.terminate()
+        await asyncio.to_thread(psutil.wait_procs, [process], grace)
+    _kill_group(record.pid)
 
 
 def tail(path: Path, lines: int = _TAIL_LINES) -> str:
