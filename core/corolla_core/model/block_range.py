@@ -1,0 +1,169 @@
+"""A span of consecutive blocks of any Hugging Face decoder-only causal LM, fed with hidden states.
+
+Legend: B rows (beams or sequences of equal length), T tokens of this step, D hidden size.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from corolla_core.model.cache import SpanCache, layer_bytes
+from corolla_core.model.checkpoint import Checkpoint, Progress
+from corolla_core.model.manifest import Manifest
+from corolla_core.model.partial import base_of, layer_list_name, load_part, tensors_needed
+from corolla_core.protocol.errors import InvalidInput, InvalidSpan, NotServed, PositionMismatch, TensorRejected
+from corolla_core.protocol.span import Span
+
+
+class BlockRange:
+    """Blocks `span` of a model, ready to compute. What goes in and comes out is exactly what the model's own blocks
+    exchange. `forward` is for one compute thread at a time; sessions differ by their caches only."""
+
+    def __init__(self, base: Any, span: Span, *, layer_costs: tuple[tuple[int, int], ...] = ()) -> None:
+        self.span = span
+        self.config = base.config
+        self._base = base
+        self._forward = _bind_forward(base)
+        parameter = next(base.parameters())
+        self.dtype, self.device = parameter.dtype, parameter.device
+        self.hidden_size = int(base.config.hidden_size)
+        self._views: dict[Span, BlockRange] = {span: self}
+        self._layer_costs = layer_costs or self._measure()
+
+    @property
+    def num_blocks(self) -> int:
+        """How many blocks this range holds."""
+        return len(self.span)
+
+    def new_cache(self, batch: int, max_tokens: int) -> SpanCache:
+        """An empty cache for one session on exactly this range (memory is taken at its first forward)."""
+        return SpanCache(self.config, batch=batch, max_tokens=max_tokens)
+
+    def forward(self, hidden_BTD: Tensor, cache: SpanCache) -> Tensor:
+        """The hidden states after the last block, [B, T, D] in this range's dtype, for positions `cache.length` on;
+        the cache advances by T. Raises TensorRejected when the shape does not fit, PositionMismatch beyond
+        `cache.max_tokens`; the cache is untouched then."""
+        if hidden_BTD.ndim != 3 or hidden_BTD.shape[0] != cache.batch or hidden_BTD.shape[2] != self.hidden_size:
+            raise TensorRejected(f"expected [{cache.batch}, T, {self.hidden_size}], not {list(hidden_BTD.shape)}")
+        start = cache.length
+        end = start + hidden_BTD.shape[1]
+        if end == start or end > cache.max_tokens:
+            raise PositionMismatch("the step does not fit the cache", expected=cache.max_tokens, offered=end)
+        with torch.inference_mode():
+            hidden = hidden_BTD.to(device=self.device, dtype=self.dtype)
+            positions = torch.arange(start, end, device=self.device).unsqueeze(0)
+            output = self._forward(hidden, positions, cache.entries)
+        cache.length = end
+        return output
+
+    def sub(self, span: Span) -> BlockRange:
+        """A range over part of these blocks that shares their weights. Raises NotServed when it is not inside."""
+        if span not in self.span:
+            raise NotServed(f"holds blocks {self.span}, not {span}")
+        if span not in self._views:
+            first = span.start - self.span.start
+            costs = self._layer_costs[first : first + len(span)]
+            self._views[span] = BlockRange(view_of(self._base, first, len(span)), span, layer_costs=costs)
+        return self._views[span]
+
+    def kv_bytes(self, batch: int, tokens: int) -> int:
+        """The most bytes a cache of `batch` rows and `tokens` positions ever reserves."""
+        return batch * sum(fixed + each * tokens for fixed, each in self._layer_costs)
+
+    def _measure(self) -> tuple[tuple[int, int], ...]:
+        """(bytes a row, bytes a row and position) of each block's cache, found by running one token and two: right for
+        any kind of attention or state, and it brings the weights into memory."""
+        one, two = (self._measured(tokens) for tokens in (1, 2))
+        return tuple((max(0, 2 * a - b), max(a, b - a)) if b > a else (a, 0) for a, b in zip(one, two, strict=True))
+
+    def _measured(self, tokens: int) -> list[int]:
+        cache = self.new_cache(1, tokens)
+        self.forward(torch.zeros(1, tokens, self.hidden_size), cache)
+        return [layer_bytes(layer) for layer in cache.entries.layers]
+
+
+def load_blocks(
+    checkpoint: Checkpoint,
+    span: Span,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    manifest: Manifest | None = None,
+    progress: Progress | None = None,
+) -> BlockRange:
+    """Read and load the blocks of `span`, and nothing else of the checkpoint.
+
+    With a manifest every block is checked before it is used. Raises InvalidSpan, WeightsCorrupt, WeightsMissing,
+    UnsupportedModel.
+    """
+    if span.end > checkpoint.num_blocks:
+        raise InvalidSpan(f"{checkpoint.name} has {checkpoint.num_blocks} blocks", start=span.start, end=span.end)
+    if not dtype.is_floating_point:
+        raise InvalidInput(f"weights load as a floating-point type, not {dtype}")
+    names = tensors_needed(span, checkpoint.config, checkpoint.tensor_names)
+    tensors = checkpoint.read(names, progress=progress)
+    if manifest is not None:
+        manifest.check_blocks(checkpoint, span, tensors)
+    model = load_part(span, checkpoint.config, tensors, dtype=dtype)
+    return BlockRange(view_of(base_of(model), span.start, len(span)).to(device), span)
+
+
+class _Blocks(nn.ModuleList):
+    """A list of blocks that gives itself when sliced whole: transformers slices its list at every step."""
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice) and index.indices(len(self)) == (0, len(self), 1):
+            return self
+        return super().__getitem__(index)
+
+
+def view_of(base: Any, first: int, count: int) -> Any:
+    """A copy of a decoder holding `count` of its blocks from `first` on, sharing all weights, with indices, caches
+    and masks local to the copy. Every list of the config that has one item a block is sliced with them."""
+    name = layer_list_name(base)
+    layers = list(getattr(base, name))
+    view = copy.copy(base)
+    view.__dict__["_modules"] = dict(base._modules)
+    view.config = config = copy.deepcopy(base.config)
+    for key, value in list(vars(config).items()):
+        if isinstance(value, list) and len(value) == len(layers):
+            setattr(config, key, value[first : first + count])
+    config.num_hidden_layers = count
+    kept = [_shallow(layer, config, base.config) for layer in layers[first : first + count]]
+    for local, layer in enumerate(kept):
+        for module in layer.modules():
+            if "layer_idx" in vars(module):
+                vars(module)["layer_idx"] = local
+    view._modules[name] = _Blocks(kept)
+    return view
+
+
+def _shallow(module: nn.Module, config: Any, old_config: Any) -> nn.Module:
+    """The same module tree as new objects over the same parameters, reading the view's config."""
+    clone = copy.copy(module)
+    clone.__dict__["_modules"] = {
+        name: None if child is None else _shallow(child, config, old_config) for name, child in module._modules.items()
+    }
+    if getattr(module, "config", None) is old_config:
+        clone.config = config
+    return clone
+
+
+def _bind_forward(base: Any) -> Callable[[Tensor, Tensor, Any], Tensor]:
+    """The decoder's own forward without the decorators that only collect optional outputs."""
+    forward = inspect.unwrap(type(base).forward)
+    takes_positions = "position_ids" in inspect.signature(forward).parameters
+
+    def run(hidden: Tensor, positions: Tensor, entries: Any) -> Tensor:
+        extra = {"position_ids": positions} if takes_positions else {}
+        output = forward(base, inputs_embeds=hidden, past_key_values=entries, use_cache=True, **extra)
+        result: Tensor = output[0]
+        return result
+
+    return run

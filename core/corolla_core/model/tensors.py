@@ -1,0 +1,82 @@
+"""Tensors as they travel: raw row-major bytes, without a copy wherever the memory allows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from corolla_core.model.layout import bytes_of
+from corolla_core.protocol.errors import TensorRejected
+
+#: what a hidden state may be on the wire; every peer rounds to the one the session's client asked for
+WIRE_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+MAX_WIRE_BYTES = 256 * 1024 * 1024
+
+Buffer = bytes | bytearray | memoryview
+
+# Received bytes are immutable and so are the tensors over them; torch says once that writing to them would be wrong.
+warnings.filterwarnings("ignore", message="The given buffer is not writable")
+
+
+def wire_dtype(name: str) -> torch.dtype:
+    """The torch dtype of a wire name. Raises TensorRejected."""
+    if name not in WIRE_DTYPES:
+        raise TensorRejected(f"{name!r:.40} is no dtype of hidden states; known: {', '.join(WIRE_DTYPES)}")
+    return WIRE_DTYPES[name]
+
+
+def to_wire(tensor: Tensor) -> tuple[str, tuple[int, ...], memoryview]:
+    """(dtype name, shape, bytes) of a tensor. The bytes are the tensor's own memory when it is contiguous and on the
+    CPU: do not write to it before they are sent. Raises TensorRejected for a dtype that does not travel."""
+    name = str(tensor.dtype).removeprefix("torch.")
+    wire_dtype(name)
+    flat = tensor.detach().to("cpu").contiguous().reshape(-1)
+    return name, tuple(tensor.shape), bytes_of(flat)
+
+
+def from_wire(
+    dtype_name: str,
+    shape: Sequence[int],
+    buffer: Buffer,
+    *,
+    expect_shape: Sequence[int | None],
+    max_bytes: int = MAX_WIRE_BYTES,
+) -> Tensor:
+    """The tensor a peer sent, over the buffer's own memory where it is aligned: treat it as read-only and keep it no
+    longer than the buffer. A None in `expect_shape` takes any size. Raises TensorRejected unless dtype, shape and
+    length fit each other and every number is finite."""
+    dtype = wire_dtype(dtype_name)
+    if len(shape) != len(expect_shape) or any(type(n) is not int or n < 1 for n in shape):
+        raise TensorRejected(f"expected {_shown(expect_shape)}, not {list(shape)[:8]}")
+    if any(want is not None and want != got for want, got in zip(expect_shape, shape, strict=True)):
+        raise TensorRejected(f"expected {_shown(expect_shape)}, not {list(shape)}")
+    size = prod(shape) * dtype.itemsize
+    if size > max_bytes or size != len(buffer):
+        raise TensorRejected(f"{list(shape)} of {dtype_name} is {size} bytes; {len(buffer)} came, {max_bytes} may")
+    tensor = _over(buffer, dtype).reshape(tuple(shape))
+    if not is_finite(tensor):
+        raise TensorRejected("a hidden state holds NaN or infinity")
+    return tensor
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether every number is finite. One pass over the data: a sum is finite only if its terms are, and where a sum of
+    finite terms overflows each term is looked at."""
+    return bool(torch.isfinite(tensor.sum(dtype=torch.float32))) or bool(torch.isfinite(tensor).all())
+
+
+def _over(buffer: Buffer, dtype: torch.dtype) -> Tensor:
+    flat = memoryview(buffer).cast("B")
+    address = np.frombuffer(flat, dtype=np.uint8).ctypes.data
+    if address % dtype.itemsize:
+        return torch.frombuffer(bytearray(flat), dtype=dtype)
+    return torch.frombuffer(flat, dtype=dtype)
+
+
+def _shown(shape: Sequence[int | None]) -> str:
+    return "[" + ", ".join("any" if n is None else str(n) for n in shape) + "]"
