@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, cast
 import structlog
 from eth_utils.crypto import keccak
 
-from corolla_core.protocol.errors import MalformedMessage, NetworkError, PeerMisbehaved, PeerUnreachable
+from corolla_core.protocol.errors import NetworkError, PeerUnreachable
 from corolla_core.protocol.ids import Hash32, address
 from corolla_core.protocol.signature import Signer
 from corolla_core.swarm.connection import Connection, Handler, Policy
-from corolla_core.swarm.hello import ClientHello, ServerHello
+from corolla_core.swarm.hello import MAX_HELLO_BYTES, ClientHello, ServerHello
 from corolla_core.swarm.messages import Endpoint
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ class Libp2p:
         self._p2p = directory.p2p
         self._max_unauthenticated = max_unauthenticated
         self._unauthenticated = 0
-        self._connections: set[Connection] = set()
+        # The writers are kept because asyncio closes the transport of one that is collected.
+        self._streams: dict[Connection, asyncio.StreamWriter] = {}
         self._serving = False
 
     async def start(self, identity: Signer, handler: Handler, *, policy: Policy | None = None) -> None:
@@ -49,7 +50,7 @@ class Libp2p:
         if self._serving:
             self._serving = False
             await self._p2p.remove_binary_stream_handler(PROTOCOL)
-        await asyncio.gather(*(conn.close() for conn in list(self._connections)))
+        await asyncio.gather(*(conn.close() for conn in list(self._streams)))
 
     async def dial(
         self, endpoint: Endpoint, *, identity: Signer, handler: Handler, policy: Policy | None = None
@@ -69,26 +70,23 @@ class Libp2p:
             _stream, reader, writer = await self._p2p.call_binary_stream_handler(remote, PROTOCOL)
         except Exception as error:  # p2pd's refusals and a dead p2pd come as unrelated kinds
             raise PeerUnreachable(f"libp2p: {error}", peer=peer) from None
-        hello = ClientHello(
-            identity, binding=stream_binding(dialer=self._p2p.peer_id, server=remote), expected=peer
-        )
-        conn = Connection(hello, handler, policy=policy, expected=peer, on_gone=self._connections.discard)
+        binding = stream_binding(dialer=self._p2p.peer_id, server=remote)
+        hello = ClientHello(identity, binding=binding, expected=peer)
+        conn = Connection(hello, handler, policy=policy, expected=peer, on_gone=self._forget)
+        self._streams[conn] = writer
         try:
-            # The server speaks first and then waits for us, so after its greeting the reader holds nothing more and
-            # the transport can change hands.
-            greeting = await _read_greeting(reader, conn)
+            # The server speaks first and then waits for us, so that behind its greeting the reader holds nothing.
+            greeting = await reader.read(MAX_HELLO_BYTES)
+            if not greeting:
+                raise PeerUnreachable("the stream ended before the greeting", peer=peer)
             _take_over(conn, writer)
-            conn.feed(greeting)
+            conn.get_buffer(len(greeting))[: len(greeting)] = greeting
+            conn.buffer_updated(len(greeting))
             await conn.authenticated()
-        except asyncio.IncompleteReadError:
-            writer.close()
-            conn.drop(PeerUnreachable("the stream ended", peer=peer))
-            raise PeerUnreachable("the stream ended before the greeting", peer=peer) from None
         except BaseException:
             writer.close()
             conn.drop(PeerUnreachable("the dial was given up", peer=peer))
             raise
-        self._connections.add(conn)
         return conn
 
     async def _welcome(
@@ -98,8 +96,8 @@ class Libp2p:
             writer.close()
             return
         hello = ServerHello(identity, binding=stream_binding(dialer=remote, server=self._p2p.peer_id))
-        conn = Connection(hello, handler, policy=policy, on_gone=self._connections.discard)
-        self._connections.add(conn)
+        conn = Connection(hello, handler, policy=policy, on_gone=self._forget)
+        self._streams[conn] = writer
         self._unauthenticated += 1
         try:
             _take_over(conn, writer)
@@ -109,6 +107,16 @@ class Libp2p:
         finally:
             self._unauthenticated -= 1
         await conn.wait_closed()
+
+    def _forget(self, conn: Connection) -> None:
+        self._streams.pop(conn, None)
+
+
+def _take_over(conn: Connection, writer: asyncio.StreamWriter) -> None:
+    """Put the connection in the place of asyncio's stream protocol: no second buffer, no task that pumps."""
+    transport = cast(asyncio.Transport, writer.transport)
+    transport.set_protocol(conn)
+    conn.connection_made(transport)
 
 
 def stream_binding(*, dialer: Any, server: Any) -> Hash32:
