@@ -61,6 +61,12 @@ class DevnetState:
         except (ValueError, TypeError, KeyError) as error:
             raise ConfigError(f"{path} is not a devnet's state: {error}") from None
 
+    @classmethod
+    def running_in(cls, folder: Path) -> list[str]:
+        """The names of the processes of the devnet in `folder` that still run."""
+        state = cls.load(folder)
+        return [child.name for child in state.running()] if state else []
+
     @staticmethod
     def forget(folder: Path) -> None:
         (folder / _FILE).unlink(missing_ok=True)

@@ -1,0 +1,285 @@
+"""The devnet as one object: start it, break parts of it, stop it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from corolla.devnet.ganache import Ganache
+from corolla.devnet.node import DevnetNode, NodePlan, node_environ
+from corolla.devnet.process import Child, stop_recorded
+from corolla.devnet.state import DevnetState
+from corolla_core.chain.deploy import deploy_all
+from corolla_core.chain.devnet_keys import devnet_signer
+from corolla_core.chain.keystore import create_account, load_account
+from corolla_core.chain.models import Models
+from corolla_core.chain.network import Network
+from corolla_core.chain.rpc import Chain
+from corolla_core.chain.sender import TransactionSender
+from corolla_core.chain.token import Token
+from corolla_core.model.checkpoint import open_checkpoint
+from corolla_core.model.manifest import Manifest
+from corolla_core.protocol.errors import ConfigError
+from corolla_core.protocol.signature import Signer
+from corolla_core.protocol.span import Span
+from corolla_core.protocol.units import ONE_NECTAR, Nectar, Wei
+
+NAME = "devnet"
+DEFAULT_PRICE = 1_000_000_000_000
+"""Base units per token and block: a token through 30 blocks costs 0.00003 NECT."""
+_FUNDS = Nectar(1000 * ONE_NECTAR)
+_GAS = Wei(10**18)
+_BOOTSTRAP_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class DevnetPlan:
+    """What to run. `spans` are the nodes' blocks, `standbys` those of the spare nodes, `settings` become
+    `COROLLA_NODE_*` of every node."""
+
+    model: str
+    spans: tuple[Span, ...]
+    standbys: tuple[Span, ...] = ()
+    price: int = DEFAULT_PRICE
+    unbonding_delay: int | None = None
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Funded:
+    """An account with money on the devnet, and the file its key is in."""
+
+    signer: Signer
+    keystore: Path
+
+
+class Devnet:
+    """Chain, contracts, model registry, DHT bootstrap and nodes, each in a process of its own.
+
+    As a context manager its processes die with this one, however that ends. `detached` leaves them running, to be
+    stopped by `Devnet.down(home)` from any later process.
+    """
+
+    def __init__(
+        self,
+        plan: DevnetPlan,
+        *,
+        home: Path,
+        detached: bool = False,
+        progress: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.plan = plan
+        self.home = home
+        self.folder = home / NAME
+        self.network_file = home / "networks" / f"{NAME}.json"
+        self.password_file = self.folder / "password"
+        self.nodes: list[DevnetNode] = []
+        self.standbys: list[DevnetNode] = []
+        self.chain = Ganache(folder=self.folder, detached=detached)
+        self._detached = detached
+        self._progress = progress
+        self._bootstrap: Child | None = None
+        self._network: Network | None = None
+        self._client: Funded | None = None
+
+    async def __aenter__(self) -> Devnet:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    @property
+    def network(self) -> Network:
+        """Where the contracts are and how to join. Raises ConfigError before `start`."""
+        if self._network is None:
+            raise ConfigError("the devnet is not started")
+        return self._network
+
+    @property
+    def client(self) -> Funded:
+        """The client account that `start` made and funded."""
+        if self._client is None:
+            raise ConfigError("the devnet is not started")
+        return self._client
+
+    @property
+    def all_nodes(self) -> list[DevnetNode]:
+        return [*self.nodes, *self.standbys]
+
+    @property
+    def password(self) -> str:
+        return self.password_file.read_text().strip()
+
+    async def start(self) -> None:
+        """Bring everything up, from an empty chain. Raises ConfigError (its ProcessFailed holds the log's end) if a
+        part does not come up; what had started is stopped again."""
+        if running := DevnetState.running_in(self.folder):
+            raise ConfigError(f"a devnet is already running in {self.folder} ({', '.join(running)})")
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
+        self._write_password()
+        self._progress("starting the chain")
+        bootstrap = self._start_bootstrap()
+        await self.chain.start()
+        self._progress("deploying the contracts")
+        faucet = devnet_signer(0)
+        delay = {} if self.plan.unbonding_delay is None else {"unbonding_delay": self.plan.unbonding_delay}
+        deployed = await deploy_all(self.chain.url, faucet, **delay)
+        ready = await bootstrap.wait_event("event", "ready", within=_BOOTSTRAP_SECONDS)
+        self._network = dataclasses.replace(deployed, name=NAME, bootstrap=(ready["maddr"],))
+        self._network.save(self.network_file)
+        self._progress("publishing the model")
+        await self._publish()
+        self._progress("funding the accounts")
+        self._client = await self.new_account("client")
+        await self._make_nodes()
+        self._save_state()
+        self._progress(f"starting {len(self.all_nodes)} nodes")
+        for node in self.all_nodes:
+            node.launch()
+        self._save_state()
+        async with asyncio.TaskGroup() as waits:
+            for node in self.all_nodes:
+                waits.create_task(node.wait_ready())
+
+    async def stop(self) -> None:
+        """Nodes drain and redeem, then the rest stops. Safe to call twice."""
+        async with asyncio.TaskGroup() as stops:
+            for node in self.all_nodes:
+                stops.create_task(node.stop())
+        if self._bootstrap is not None:
+            await self._bootstrap.stop(grace=5.0)
+        await self.chain.stop()
+        DevnetState.forget(self.folder)
+
+    @staticmethod
+    async def down(home: Path) -> list[str]:
+        """Stop a detached devnet; the names of what was still running."""
+        folder = home / NAME
+        state = DevnetState.load(folder)
+        if state is None:
+            return []
+        running = state.running()
+        nodes = {node.name for node in state.nodes}
+        async with asyncio.TaskGroup() as stops:
+            for child in running:
+                if child.name in nodes:
+                    stops.create_task(stop_recorded(child, grace=25.0))
+        for child in reversed([child for child in running if child.name not in nodes]):
+            await stop_recorded(child, grace=5.0)
+        DevnetState.forget(folder)
+        return [child.name for child in running]
+
+    async def new_account(self, name: str, *, funds: Nectar = _FUNDS, gas: Wei = _GAS) -> Funded:
+        """A fresh account with tokens and gas money, its key in `<folder>/keys/<name>.json`."""
+        keystore = self.folder / "keys" / f"{name}.json"
+        # Its money is worth nothing, so the key is made quick to open rather than hard to guess.
+        create_account(keystore, self.password, kdf="pbkdf2", iterations=1000)
+        signer = load_account(keystore, self.password)
+        await self._fund(signer, funds=funds, gas=gas)
+        return Funded(signer, keystore)
+
+    async def _fund(self, signer: Signer, *, funds: Nectar, gas: Wei) -> None:
+        faucet = devnet_signer(0)
+        await self.chain.rpc(
+            "eth_sendTransaction",
+            {"from": faucet.address, "to": signer.address, "value": hex(gas), "gas": hex(21_000)},
+        )
+        chain = await Chain.connect(self.network)
+        try:
+            await Token(chain, TransactionSender(chain, faucet)).mint(signer.address, funds)
+        finally:
+            await chain.close()
+
+    async def _publish(self) -> None:
+        manifest = Manifest.beside(open_checkpoint(self.plan.model))
+        chain = await Chain.connect(self.network)
+        try:
+            models = Models(chain, TransactionSender(chain, devnet_signer(0)))
+            await models.publish(manifest.name, manifest.root, manifest.block_roots, ["fp32"])
+        finally:
+            await chain.close()
+
+    async def _make_nodes(self) -> None:
+        plan = NodePlan(
+            model=self.plan.model,
+            network=self.network_file,
+            password_file=self.password_file,
+            price=self.plan.price,
+            environ=node_environ(**self.plan.settings),
+        )
+        for kind, spans, made in (
+            ("node", self.plan.spans, self.nodes),
+            ("standby", self.plan.standbys, self.standbys),
+        ):
+            for index, span in enumerate(spans):
+                name = f"{kind}-{index}"
+                account = await self.new_account(name)
+                made.append(
+                    DevnetNode(
+                        name,
+                        span=span,
+                        signer=account.signer,
+                        keystore=account.keystore,
+                        folder=self.folder,
+                        plan=plan,
+                        detached=self._detached,
+                    )
+                )
+
+    def _start_bootstrap(self) -> Child:
+        command = [
+            sys.executable,
+            "-m",
+            "corolla_core.swarm.bootstrap",
+            f"--network={NAME}",
+            f"--identity={self.folder / 'bootstrap.key'}",
+            "--listen=/ip4/127.0.0.1/tcp/0",
+        ]
+        self._bootstrap = Child.start("bootstrap", command, folder=self.folder, env=os.environ, detached=self._detached)
+        return self._bootstrap
+
+    def _write_password(self) -> None:
+        descriptor = os.open(self.password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(16) + "\n")
+
+    def _save_state(self) -> None:
+        children = [self.chain.child, self._bootstrap, *(node.child for node in self.all_nodes)]
+        DevnetState(
+            network=str(self.network_file),
+            rpc_url=self.chain.url,
+            model=self.plan.model,
+            client_account=self.client.signer.address,
+            client_keystore=str(self.client.keystore),
+            password_file=str(self.password_file),
+            nodes=tuple(node.record() for node in self.all_nodes),
+            children=tuple(child.record() for child in children if child is not None),
+        ).save(self.folder)
+
+
+def split_evenly(blocks: int, parts: int) -> tuple[Span, ...]:
+    """`parts` consecutive spans that cover `blocks`, the earlier ones longer by one where it does not divide.
+
+    Raises InvalidSpan when there are more parts than blocks.
+    """
+    edges = [-(-blocks * i // parts) for i in range(parts + 1)]
+    return tuple(Span(start, end) for start, end in zip(edges, edges[1:], strict=False))
