@@ -1,0 +1,52 @@
+"""What every session of a node shares."""
+
+from __future__ import annotations
+
+from asyncio import AbstractEventLoop
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from corolla_node.bookkeeper import Bookkeeper
+from corolla_node.kv_pool import KvPool
+from corolla_node.links import Links
+from corolla_node.paybook import Paybook
+from corolla_node.ports import Clock
+from corolla_node.receipts import Issuer
+from corolla_node.scheduler import Scheduler
+from corolla_node.timings import StepTimings
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How a node serves. Times are seconds, sizes bytes."""
+
+    max_chunk_tokens: int = 8
+    """the longest stretch of unpaid tokens it accepts"""
+    payment_grace: float = 2.0
+    """how long an unpaid step waits for its voucher"""
+    orphan_grace: float = 30.0
+    """how long a session outlives its client's connection"""
+    max_step_tokens: int = 128
+    max_sessions: int = 256
+    session_queue: int = 64 * MIB
+    """tensors one session may have waiting"""
+
+
+@dataclass(slots=True)
+class Desk:
+    """Used from the event loop only."""
+
+    loop: AbstractEventLoop
+    policy: Policy
+    scheduler: Scheduler
+    paybook: Paybook
+    bookkeeper: Bookkeeper
+    links: Links
+    inbox: KvPool
+    """memory for tensors that wait, over all sessions"""
+    timings: StepTimings
+    signing: Executor
+    issuer: Issuer
+    clock: Clock

@@ -1,0 +1,108 @@
+"""The seams of the node: what it needs of the model, the swarm, the chain and the store, and nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+
+from corolla_core.protocol.errors import NetworkError
+from corolla_core.protocol.ids import Address, TrancheId
+from corolla_core.protocol.span import Span
+from corolla_core.protocol.sumtree import SumNode
+from corolla_core.protocol.units import Nectar, UnixTime
+from corolla_core.protocol.voucher import SignedVoucher
+from corolla_core.swarm.messages import AnyMessage, Endpoint
+
+Clock = Callable[[], float]
+"""Seconds since the epoch, with a fraction; `time.time` outside tests."""
+
+
+class Cache(Protocol):
+    """The KV cache of one session over its span."""
+
+    @property
+    def length(self) -> int: ...
+
+    def crop(self, length: int) -> None: ...
+
+    def reorder(self, indices: list[int]) -> None: ...
+
+
+class Blocks(Protocol):
+    """Consecutive blocks of a model, loaded. Everything but `span` and `hidden_size` runs on the compute thread."""
+
+    @property
+    def span(self) -> Span: ...
+
+    @property
+    def hidden_size(self) -> int: ...
+
+    def new_cache(self, batch: int, max_tokens: int) -> Cache: ...
+
+    def forward(self, hidden_BTD: torch.Tensor, cache: Cache) -> torch.Tensor: ...
+
+    def sub(self, span: Span) -> Blocks: ...
+
+    def kv_bytes(self, batch: int, tokens: int) -> int: ...
+
+
+class Link(Protocol):
+    """An authenticated connection to a peer. `send` never blocks and is called from the event loop only."""
+
+    @property
+    def peer(self) -> Address: ...
+
+    @property
+    def closed(self) -> bool: ...
+
+    def send(self, message: AnyMessage, payload: bytes | bytearray | memoryview | None = None) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class LinkHandler(Protocol):
+    """Who hears what comes over links; see `swarm.connection.Handler`."""
+
+    def on_message(self, conn: Link, message: AnyMessage, payload: memoryview) -> None: ...
+
+    def on_lost(self, conn: Link, error: NetworkError | None) -> None: ...
+
+
+class Dialer(Protocol):
+    """Connects to an endpoint, whose messages then reach `handler`. Raises NetworkError."""
+
+    async def __call__(self, endpoint: Endpoint, /, *, handler: LinkHandler) -> Link: ...
+
+
+class OnChainTranche(Protocol):
+    """A tranche as the escrow records it. `total` is what it locked."""
+
+    @property
+    def payer(self) -> Address: ...
+
+    @property
+    def signer(self) -> Address: ...
+
+    @property
+    def root(self) -> SumNode: ...
+
+    @property
+    def expiry(self) -> UnixTime: ...
+
+
+class Tranches(Protocol):
+    """Reads tranches from the chain. Raises TrancheUnknown, or ChainError when the chain cannot be asked."""
+
+    async def tranche(self, tranche_id: TrancheId) -> OnChainTranche: ...
+
+
+class Memory(Protocol):
+    """What the node remembers of a tranche from before it was started."""
+
+    async def best(self, tranche_id: TrancheId) -> SignedVoucher | None:
+        """The highest voucher held on this tranche."""
+        ...
+
+    async def charged(self, tranche_id: TrancheId) -> Nectar: ...

@@ -1,0 +1,374 @@
+"""One session: its steps in order, one at a time, each paid for, computed, and sent on.
+
+Everything here runs on the event loop, except what `Workbench` does on the compute thread. Nothing a session does or
+suffers reaches another one: what goes wrong becomes a Fault to its own client.
+"""
+
+from __future__ import annotations
+
+from asyncio import Future, TimerHandle
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from time import perf_counter
+
+import structlog
+
+from corolla_core.protocol.errors import (
+    CorollaError,
+    NetworkError,
+    OutOfCapacity,
+    PeerUnreachable,
+    PositionMismatch,
+    ServingError,
+    VoucherTooSmall,
+    to_wire,
+)
+from corolla_core.protocol.ids import Hash32, address
+from corolla_core.protocol.receipt import SignedReceipt
+from corolla_core.protocol.units import Nectar
+from corolla_core.swarm.messages import AnyMessage, Endpoint, Fault, Rewire, Rewired, Step
+from corolla_node.bookkeeper import SessionEntry
+from corolla_node.desk import Desk
+from corolla_node.kv_pool import Lease
+from corolla_node.links import Outlet
+from corolla_node.ports import Blocks, Link
+from corolla_node.receipts import Piece, ReceiptChain, on_wire
+from corolla_node.scheduler import Job
+from corolla_node.steps import Action, Agreement, check_shape, decide, tokens_of
+from corolla_node.timings import StepTiming
+from corolla_node.workbench import Computed, Outgoing, Workbench
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    step: Step
+    payload: memoryview
+    received: float
+    lease: Lease
+    paying: float = 0.0
+
+
+class Session:
+    """`client` is where Results, receipts and Faults go; set it anew when the client comes back on another link."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        agreed: Agreement,
+        blocks: Blocks,
+        *,
+        client: Link,
+        downstream: Endpoint | None,
+        weight_root: Hash32,
+        lease: Lease,
+        on_broken: Callable[[Session], object],
+    ) -> None:
+        """Raises OutOfCapacity when no further peer can be dialed."""
+        self.agreed = agreed
+        self.client = client
+        self.upstream = agreed.upstream
+        self.orphaned: TimerHandle | None = None
+        self._desk = desk
+        self._charged = 0
+        self._tokens = 0
+        self._lease = lease
+        self._on_broken = on_broken
+        self._bench = Workbench(blocks, agreed)
+        self._receipts = ReceiptChain(desk.issuer, agreed, weight_root)
+        self._queue: deque[_Waiting | Rewire] = deque()
+        self._queued_bytes = 0
+        self._job: Job[Computed] | Job[list[Outgoing]] | None = None
+        self._last_step = 0
+        self._parked: TimerHandle | None = None
+        self._owed: VoucherTooSmall | None = None
+        self._closed = False
+        self._outlet = desk.links.outlet(downstream, self._outlet_lost) if downstream is not None else None
+        desk.bookkeeper.session(SessionEntry(agreed))
+
+    # What the server calls
+
+    def submit(self, step: Step, payload: memoryview, received: float) -> None:
+        """Take a step in. A refusal goes to the client as a Fault."""
+        try:
+            check_shape(step, self.agreed, max_step_tokens=self._desk.policy.max_step_tokens)
+            free = self._desk.policy.session_queue - self._queued_bytes
+            if payload.nbytes > free:
+                raise OutOfCapacity("too much is waiting in this session", needed=payload.nbytes, free=free)
+            lease = self._desk.inbox.reserve(payload.nbytes)
+        except CorollaError as error:
+            self.fault(error, step.step)
+            return
+        self._queued_bytes += payload.nbytes
+        self._queue.append(_Waiting(step, payload, received, lease))
+        self._pump()
+
+    def rewire(self, rewire: Rewire) -> None:
+        """Change the neighbours, once the steps before it are done; then replay kept rows to the new one."""
+        if len(self._queue) >= 4096:
+            self.fault(OutOfCapacity("too much is waiting in this session", needed=1, free=0))
+            return
+        self._queue.append(rewire)
+        self._pump()
+
+    def paid(self) -> None:
+        """A voucher came for this session's tranche."""
+        if self._parked is not None:
+            self._pump()
+
+    def tell(self, message: AnyMessage) -> None:
+        """Send to the client, if it can be reached."""
+        with suppress(NetworkError):
+            self.client.send(message)
+
+    def fault(self, error: CorollaError, step: int | None = None) -> None:
+        self.tell(Fault(to_wire(error), self.agreed.session, step))
+
+    def close(self, reason: str) -> Future[None] | None:
+        """Give everything back; memory in use by the compute thread follows when it lets go.
+
+        Returns what to wait for where a last receipt is being signed.
+        """
+        if self._closed:
+            return None
+        self._closed = True
+        self._unpark()
+        if self.orphaned is not None:
+            self.orphaned.cancel()
+        for item in self._queue:
+            if isinstance(item, _Waiting):
+                self._let_in(item)
+        self._queue.clear()
+        if self._outlet is not None:
+            self._outlet.release()
+        if self._job is None:
+            self._lease.release()
+        else:
+            self._job.cancelled = True
+        self._desk.bookkeeper.session(SessionEntry(self.agreed, (self._tokens, Nectar(self._charged), reason)))
+        rest = self._receipts.rest()
+        return self._sign(rest) if rest else None
+
+    # The queue
+
+    def _pump(self) -> None:
+        """Begin what can begin: at most one step or replay is under way."""
+        while self._queue and self._job is None and not self._closed:
+            item = self._queue[0]
+            try:
+                if isinstance(item, Rewire):
+                    self._queue.popleft()
+                    self._turn(item)
+                elif not self._begin(item):
+                    return
+            except CorollaError as error:
+                if isinstance(item, _Waiting):
+                    self._queue.popleft()
+                    self._let_in(item)
+                self.fault(error, item.step.step if isinstance(item, _Waiting) else None)
+
+    def _begin(self, item: _Waiting) -> bool:
+        """Answer or start the first step; False when it is parked for payment."""
+        step = item.step
+        action = decide(step, last_step=self._last_step, length=self._bench.length)
+        if self._outlet is not None and self._outlet.error is not None:
+            raise PeerUnreachable(self._outlet.error.message, peer=self._outlet.peer)
+        if action is Action.ANSWER:
+            self._queue.popleft()
+            self._let_in(item)
+            self._deliver(self._bench.answer(step, last=self._outlet is None))
+            return True
+        cost = self.agreed.cost(tokens_of(step))
+        asked = perf_counter()
+        try:
+            self._desk.paybook.hold(self.agreed.tranche_id, cost, credit=self.agreed.credit)
+        except VoucherTooSmall as error:
+            self._park(error)
+            return False
+        item.paying = perf_counter() - asked
+        self._unpark()
+        self._queue.popleft()
+        bench, last = self._bench, self._outlet is None
+        job = Job(lambda: bench.step(step, item.payload, last=last), lambda done: self._computed(done, item, cost))
+        self._job = job
+        self._desk.scheduler.submit(job, urgent=tokens_of(step) == 1)
+        return True
+
+    def _computed(self, job: Job[Computed], item: _Waiting, cost: Nectar) -> None:
+        self._job = None
+        done = job.result
+        if done is None:
+            self._not_computed(job, item, cost)
+            return
+        if done.outgoing is not None and not self._closed:
+            self._deliver(done.outgoing)
+        sent = perf_counter()
+        # The next node is at work already; what follows costs nobody a wait.
+        self._desk.paybook.charge(self.agreed.tranche_id, cost)
+        self._charged += cost
+        self._tokens += tokens_of(item.step) * self.agreed.batch
+        self._let_in(item)
+        self._last_step = max(self._last_step, item.step.step)
+        self._record(item, done, sent)
+        if self._closed:
+            self._lease.release()
+            return
+        self._pump()
+
+    def _not_computed(self, job: Job[Computed], item: _Waiting, cost: Nectar) -> None:
+        self._desk.paybook.let_go(self.agreed.tranche_id, cost)
+        self._let_in(item)
+        if self._closed:
+            self._lease.release()
+        elif isinstance(job.error, CorollaError):
+            self.fault(job.error, item.step.step)
+            self._pump()
+        else:
+            self._broken(job.error, item.step.step)
+
+    def _broken(self, error: BaseException | None, step: int | None) -> None:
+        _log.error("a session broke", session=self.agreed.session, error=str(error), exc_info=error)
+        self.fault(ServingError("the session broke inside the node"), step)
+        self._on_broken(self)
+
+    # Payment
+
+    def _park(self, owed: VoucherTooSmall) -> None:
+        self._owed = owed
+        if self._parked is None:
+            self._parked = self._desk.loop.call_later(self._desk.policy.payment_grace, self._give_up)
+
+    def _unpark(self) -> None:
+        if self._parked is not None:
+            self._parked.cancel()
+        self._parked = self._owed = None
+
+    def _give_up(self) -> None:
+        """Nobody paid: refuse the step, and drop those behind it, which could not continue the session."""
+        owed = self._owed
+        self._unpark()
+        first: _Waiting | None = None
+        kept: list[_Waiting | Rewire] = []
+        for item in self._queue:
+            if isinstance(item, _Waiting):
+                self._let_in(item)
+                first = first or item
+            else:
+                kept.append(item)
+        self._queue = deque(kept)
+        if owed is not None and first is not None:
+            self.fault(owed, first.step.step)
+        self._pump()
+
+    # Where outputs go
+
+    def _deliver(self, outgoing: Outgoing | None) -> None:
+        if outgoing is None:
+            return
+        # A lost peer is reported once, by its link; the rows are kept for whoever replaces it.
+        with suppress(NetworkError):
+            if self._outlet is None:
+                self.client.send(outgoing.message, outgoing.payload)
+            else:
+                self._outlet.send(outgoing.message, outgoing.payload)
+
+    def _outlet_lost(self, outlet: Outlet, error: NetworkError) -> None:
+        if outlet is self._outlet and not self._closed:
+            step = self._last_step or None
+            self.fault(PeerUnreachable(f"the next node is lost: {error.message}", peer=outlet.peer), step)
+            self._pump()  # what waits cannot be sent on, and is refused rather than left hanging
+
+    def downstream_refused(self, peer: Link, error: CorollaError, step: int | None) -> None:
+        """The next node sent a Fault up the line: to the client it is a node that cannot be used."""
+        if self._outlet is not None and self._outlet.peer == peer.peer:
+            self.fault(PeerUnreachable(f"the next node refused: {error}", peer=self._outlet.peer), step)
+
+    def _turn(self, rewire: Rewire) -> None:
+        if rewire.replay_to > self._bench.length:
+            raise PositionMismatch("not that many rows yet", expected=self._bench.length, offered=rewire.replay_to)
+        if rewire.upstream is not None:
+            self.upstream = address(bytes(rewire.upstream))
+        self._send_to(rewire.downstream)
+        if rewire.replay_to == 0:
+            self._confirm_rewired()
+            return
+        bench, last = self._bench, self._outlet is None
+        job = Job(lambda: bench.replay(rewire.replay_to, last=last), self._replayed)
+        self._job = job
+        self._desk.scheduler.submit(job, urgent=True)
+
+    def _send_to(self, downstream: Endpoint | None) -> None:
+        """Change the outlet, unless it leads there already."""
+        old = self._outlet
+        if old is not None and old.error is None and old.endpoint == downstream:
+            return
+        if old is not None:
+            old.release()
+        self._outlet = None
+        if downstream is not None:
+            self._outlet = self._desk.links.outlet(downstream, self._outlet_lost)
+
+    def _replayed(self, job: Job[list[Outgoing]]) -> None:
+        self._job = None
+        if self._closed:
+            self._lease.release()
+        elif job.result is None:
+            self._broken(job.error, None)
+        else:
+            for outgoing in job.result:
+                self._deliver(outgoing)
+            self._confirm_rewired()
+            self._pump()
+
+    def _confirm_rewired(self) -> None:
+        confirm = Rewired(self.agreed.session)
+        if self._outlet is None:
+            self.tell(confirm)
+        else:
+            self._outlet.when_up(lambda: self.tell(confirm))
+
+    # Books
+
+    def _let_in(self, item: _Waiting) -> None:
+        """The memory a waiting tensor took is free again."""
+        self._queued_bytes -= item.payload.nbytes
+        item.lease.release()
+
+    def _record(self, item: _Waiting, done: Computed, sent: float) -> None:
+        tokens = tokens_of(item.step)
+        timing = StepTiming(
+            tokens=tokens * self.agreed.batch,
+            decode=done.decoded - done.started,
+            queue=done.started - item.received - item.paying,
+            compute=done.computed - done.decoded,
+            encode=done.encoded - done.computed,
+            deliver=sent - done.encoded,
+            pay=item.paying,
+        )
+        self._desk.timings.add(timing, single=tokens == 1)
+        t_out = int(self._desk.clock() * 1000)
+        t_in = t_out - int((sent - item.received) * 1000)
+        piece = Piece(item.step.pos, tokens, item.payload, done.rows, t_in, t_out)
+        for chunk in self._receipts.add(piece):
+            self._sign(chunk)
+
+    def _sign(self, chunk: list[Piece]) -> Future[None]:
+        """Sign on the worker thread, then keep the receipt and send it to the client."""
+        finished: Future[None] = self._desk.loop.create_future()
+        work = self._desk.loop.run_in_executor(self._desk.signing, self._receipts.sign, chunk)
+
+        def signed(future: Future[SignedReceipt]) -> None:
+            if future.cancelled() or future.exception() is not None:
+                _log.error("a receipt could not be signed", session=self.agreed.session, error=str(future))
+            else:
+                receipt = future.result()
+                self._desk.bookkeeper.receipt(receipt)
+                self.tell(on_wire(receipt))
+            if not finished.done():
+                finished.set_result(None)
+
+        work.add_done_callback(signed)
+        return finished

@@ -1,0 +1,152 @@
+"""One session's computing: its cache, its kept rows, and the messages its outputs become.
+
+A workbench is used by one job at a time: the compute thread during a job, the event loop between jobs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+
+from corolla_core.model.tensors import from_wire, to_wire, wire_dtype
+from corolla_core.protocol.errors import CorollaError
+from corolla_core.swarm.messages import Result, Step, Tensor
+from corolla_node.kept_rows import KeptRows
+from corolla_node.ports import Blocks, Cache
+from corolla_node.steps import REPLAY, Agreement, tokens_of
+
+REPLAY_TOKENS = 128
+REPLAY_BYTES = 16 * 1024 * 1024
+"""How many positions, and bytes, of kept rows go into one replayed Step at most."""
+
+
+class SessionBroken(Exception):
+    """The span failed in mid-step: the session's cache can no longer be trusted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message ready to be sent. `payload` is None where it carries no tensor."""
+
+    message: Step | Result
+    payload: memoryview | None
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What a step gave: what to send (None: nothing), all of its output rows as wire bytes, and its clock readings."""
+
+    outgoing: Outgoing | None
+    rows: memoryview
+    started: float
+    decoded: float
+    computed: float
+    encoded: float
+
+
+class Workbench:
+    def __init__(self, blocks: Blocks, agreed: Agreement) -> None:
+        self._blocks = blocks
+        self._agreed = agreed
+        self._dtype = wire_dtype(agreed.wire_dtype)
+        self._cache: Cache | None = None
+        self._rows: KeptRows | None = None
+
+    @property
+    def length(self) -> int:
+        """Positions computed."""
+        return self._rows.length if self._rows is not None else 0
+
+    def step(self, step: Step, payload: memoryview, *, last: bool) -> Computed:
+        """Run the span over the step's tensor; `last` when the output goes to the client.
+
+        Raises TensorRejected, the session being as it was, or SessionBroken.
+        """
+        started = perf_counter()
+        agreed = self._agreed
+        shape = (agreed.batch, tokens_of(step), agreed.hidden)
+        hidden_BTD = from_wire(
+            step.tensor.dtype, step.tensor.shape, payload, expect_shape=shape, max_bytes=payload.nbytes
+        )
+        decoded = perf_counter()
+        try:
+            output_BTD = self._advance(step, hidden_BTD)
+        except Exception as error:
+            raise SessionBroken(str(error) if isinstance(error, CorollaError) else type(error).__name__) from error
+        computed = perf_counter()
+        rows_BTD = output_BTD.to(device="cpu", dtype=self._dtype).contiguous()
+        assert self._rows is not None
+        self._rows.append(rows_BTD)
+        outgoing = output_message(step, rows_BTD, last=last)
+        whole = to_wire(rows_BTD)[2]
+        return Computed(outgoing, whole, started, decoded, computed, perf_counter())
+
+    def answer(self, step: Step, *, last: bool) -> Outgoing | None:
+        """The output of a step done before, from kept rows."""
+        assert self._rows is not None
+        return output_message(step, self._rows.read(step.pos, step.pos + tokens_of(step)), last=last)
+
+    def replay(self, upto: int, *, last: bool) -> list[Outgoing]:
+        """The kept rows `[0, upto)` as replay steps for a node that is new in the route, or as Results."""
+        return list(self._replay(upto, last=last))
+
+    def _replay(self, upto: int, *, last: bool) -> Iterator[Outgoing]:
+        position_bytes = self._agreed.batch * self._agreed.hidden * self._dtype.itemsize
+        stride = max(1, min(REPLAY_TOKENS, REPLAY_BYTES // position_bytes))
+        for start in range(0, upto, stride):
+            assert self._rows is not None
+            stop = min(start + stride, upto)
+            tensor, payload = _on_wire(self._rows.replay(start, stop, upto=upto))
+            session = self._agreed.session
+            if last:
+                yield Outgoing(Result(session, REPLAY, start, tensor), payload)
+            else:
+                # `crop` lets a replay start over on a node that got part of an earlier one.
+                yield Outgoing(Step(session, REPLAY, start, tensor, keep=0, forward_from=upto, crop=True), payload)
+
+    def _advance(self, step: Step, hidden_BTD: torch.Tensor) -> torch.Tensor:
+        agreed = self._agreed
+        if self._cache is None or self._rows is None:
+            self._cache = self._blocks.new_cache(agreed.batch, agreed.max_tokens)
+            self._rows = KeptRows(agreed.batch, agreed.max_tokens, agreed.hidden, self._dtype)
+        if step.pos < self._rows.length:
+            self._cache.crop(step.pos)
+            self._rows.crop(step.pos)
+        if step.reorder is not None:
+            self._cache.reorder(step.reorder)
+            self._rows.reorder(step.reorder)
+        return self._blocks.forward(hidden_BTD, self._cache)
+
+
+def output_message(step: Step, rows_BTD: torch.Tensor, *, last: bool) -> Outgoing | None:
+    """What a step's output becomes: the next node's Step, or the client's Result; None below `forward_from`."""
+    end = step.pos + rows_BTD.shape[1]
+    start = max(step.pos, step.forward_from)
+    if start >= end:
+        return None
+    if not last:
+        tensor, payload = _on_wire(rows_BTD[:, start - step.pos :])
+        message = Step(
+            step.session,
+            step.step,
+            start,
+            tensor,
+            min(step.keep, end - start),
+            step.forward_from,
+            step.crop,
+            step.reorder,
+        )
+        return Outgoing(message, payload)
+    if step.keep == 0:
+        return Outgoing(Result(step.session, step.step, start, None), None)
+    kept = max(start, end - step.keep)
+    tensor, payload = _on_wire(rows_BTD[:, kept - step.pos :])
+    return Outgoing(Result(step.session, step.step, kept, tensor), payload)
+
+
+def _on_wire(rows_BTD: torch.Tensor) -> tuple[Tensor, memoryview]:
+    dtype, shape, payload = to_wire(rows_BTD.contiguous())
+    return Tensor(dtype, list(shape)), payload
