@@ -20,7 +20,7 @@ from torch import Tensor
 
 from corolla_core.model.checkpoint import Checkpoint, Progress
 from corolla_core.model.layout import bytes_of
-from corolla_core.model.partial import Front, Head, Part, tensors_needed
+from corolla_core.model.partial import Front, Head, tensors_by_block, tensors_needed
 from corolla_core.model.source import CONFIG_FILE, GENERATION_FILE, MANIFEST_FILE, TOKENIZER_FILES
 from corolla_core.protocol.errors import InvalidInput, ModelError, WeightsCorrupt, WeightsMissing
 from corolla_core.protocol.ids import Hash32, ModelRoot, hash32
@@ -69,8 +69,7 @@ class Manifest:
     def check_blocks(self, checkpoint: Checkpoint, span: Span, tensors: Mapping[str, Tensor]) -> None:
         """Raises WeightsCorrupt unless the tensors read from `checkpoint` are the blocks of `span`."""
         self._check_config(checkpoint)
-        for block in span.blocks():
-            names = tensors_needed(Span(block, block + 1), checkpoint.config, list(tensors))
+        for block, names in tensors_by_block(span, checkpoint.config, tensors).items():
             self._check(checkpoint, self.block_roots[block], tensors, names, what=f"block {block}")
 
     def check_front(self, checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> None:
@@ -134,8 +133,9 @@ class Manifest:
 def build_manifest(checkpoint: Checkpoint, *, name: str | None = None, progress: Progress | None = None) -> Manifest:
     """Hash a whole checkpoint, one part in memory at a time. Raises WeightsMissing when a part has no tensors."""
     blocks = []
-    for block in range(checkpoint.num_blocks):
-        blocks.append(_part_root(checkpoint, Span(block, block + 1)))
+    whole = Span(0, checkpoint.num_blocks)
+    for block, names in tensors_by_block(whole, checkpoint.config, checkpoint.tensor_names).items():
+        blocks.append(tensors_root(checkpoint, checkpoint.read(names)))
         if progress is not None:
             progress(block + 1, checkpoint.num_blocks)
     return Manifest(
@@ -165,7 +165,7 @@ def config_root(checkpoint: Checkpoint) -> Hash32:
     return merkle_root(_leaf("file", {"name": p.name}, memoryview(p.read_bytes())) for p in paths if p.is_file())
 
 
-def _part_root(checkpoint: Checkpoint, part: Part) -> Hash32:
+def _part_root(checkpoint: Checkpoint, part: Front | Head) -> Hash32:
     names = tensors_needed(part, checkpoint.config, checkpoint.tensor_names)
     return tensors_root(checkpoint, checkpoint.read(names))
 

@@ -9,7 +9,7 @@ transformers' own renaming rules, so fused experts and renamed heads resolve); o
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -107,9 +107,21 @@ def load_part(part: Part, config: Any, tensors: dict[str, Tensor], *, dtype: tor
     return model.eval().requires_grad_(False)
 
 
-def tensors_needed(part: Part, config: Any, names: list[str]) -> list[str]:
+def tensors_needed(part: Part, config: Any, names: Iterable[str]) -> list[str]:
     """Which of the checkpoint's tensors `part` needs, in the order given. Reads nothing."""
-    return _Needs(part, config).among(names)
+    needs = _Needs(part, config)
+    return [name for name in names if needs.target(name) is not None]
+
+
+def tensors_by_block(span: Span, config: Any, names: Iterable[str]) -> dict[int, list[str]]:
+    """Which of the checkpoint's tensors each block of `span` needs. Reads nothing."""
+    needs = _Needs(span, config)
+    found: dict[int, list[str]] = {block: [] for block in span.blocks()}
+    for name in names:
+        block = needs.block(name)
+        if block is not None:
+            found[block].append(name)
+    return found
 
 
 class _Needs:
@@ -122,12 +134,23 @@ class _Needs:
         self._prefix = model.base_model_prefix
         self._wanted = model.state_dict()
 
-    def among(self, names: list[str]) -> list[str]:
-        return [name for name in names if name in self._wanted or self._target(name) in self._wanted]
+        base = base_of(model)
+        path = next(path for path, module in model.named_modules() if module is base)
+        self._blocks = f"{path}.{layer_list_name(base)}.".removeprefix(".")
 
-    def _target(self, name: str) -> str:
+    def target(self, name: str) -> str | None:
+        """The parameter that a checkpoint's tensor goes to (or is fused into); None when the part has no such one."""
+        if name in self._wanted:
+            return name
         target, _ = rename_source_key(name, self._renamings, self._converters, self._prefix, self._wanted)
-        return str(target)
+        return str(target) if target in self._wanted else None
+
+    def block(self, name: str) -> int | None:
+        """The block a checkpoint's tensor belongs to."""
+        target = self.target(name)
+        if target is None or not target.startswith(self._blocks):
+            return None
+        return int(target.removeprefix(self._blocks).split(".", 1)[0])
 
 
 def _part_class(config: Any, part: Part) -> Any:
