@@ -8,23 +8,24 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+
+from corolla_core.chain.deploy import deploy_all
+from corolla_core.chain.models import Models
+from corolla_core.chain.sender import TransactionSender
+from corolla_core.chain.token import Token
 
 from corolla.devnet.ganache import Ganache
 from corolla.devnet.node import DevnetNode, NodePlan, node_environ
 from corolla.devnet.process import Child, stop_recorded
 from corolla.devnet.state import DevnetState
-from corolla_core.chain.deploy import deploy_all
 from corolla_core.chain.devnet_keys import devnet_signer
 from corolla_core.chain.keystore import create_account, load_account
-from corolla_core.chain.models import Models
 from corolla_core.chain.network import Network
 from corolla_core.chain.rpc import Chain
-from corolla_core.chain.sender import TransactionSender
-from corolla_core.chain.token import Token
 from corolla_core.model.checkpoint import open_checkpoint
 from corolla_core.model.manifest import Manifest
 from corolla_core.protocol.errors import ConfigError
@@ -145,7 +146,7 @@ class Devnet:
         deployed = await deploy_all(self.chain.url, faucet, **delay)
         ready = await bootstrap.wait_event("event", "ready", within=_BOOTSTRAP_SECONDS)
         self._network = dataclasses.replace(deployed, name=NAME, bootstrap=(ready["maddr"],))
-        self._network.save(self.network_file)
+        self._network.save(self.network_file.parent)
         self._progress("publishing the model")
         await self._publish()
         self._progress("funding the accounts")
@@ -224,7 +225,7 @@ class Devnet:
             network=self.network_file,
             password_file=self.password_file,
             price=self.plan.price,
-            environ=node_environ(**self.plan.settings),
+            environ=node_environ(self.plan.settings),
         )
         for kind, spans, made in (
             ("node", self.plan.spans, self.nodes),
@@ -274,12 +275,3 @@ class Devnet:
             nodes=tuple(node.record() for node in self.all_nodes),
             children=tuple(child.record() for child in children if child is not None),
         ).save(self.folder)
-
-
-def split_evenly(blocks: int, parts: int) -> tuple[Span, ...]:
-    """`parts` consecutive spans that cover `blocks`, the earlier ones longer by one where it does not divide.
-
-    Raises InvalidSpan when there are more parts than blocks.
-    """
-    edges = [-(-blocks * i // parts) for i in range(parts + 1)]
-    return tuple(Span(start, end) for start, end in zip(edges, edges[1:], strict=False))

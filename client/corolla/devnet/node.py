@@ -99,7 +99,7 @@ class DevnetNode:
         return self.child
 
 
-def node_environ(environ: Mapping[str, str] = os.environ, **settings: object) -> dict[str, str]:
+def node_environ(settings: Mapping[str, object], environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """What a node inherits: our environment, one compute thread, and `COROLLA_NODE_*` for each setting."""
     given = {f"COROLLA_NODE_{name.upper()}": str(value) for name, value in settings.items()}
     return {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", **environ, **given}

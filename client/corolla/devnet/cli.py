@@ -1,0 +1,147 @@
+"""`corolla devnet up|down|status|logs`."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from corolla.devnet.process import tail
+from corolla.devnet.state import DevnetState
+from corolla_core.config import home
+from corolla_core.protocol.errors import ConfigError, CorollaError
+
+app = typer.Typer(help="A whole network on this machine, to try things on.", no_args_is_help=True)
+_LINES = 40
+
+
+@app.command()
+def up(
+    nodes: Annotated[int, typer.Option(min=1, help="How many nodes share the model's blocks.")] = 3,
+    standbys: Annotated[int, typer.Option(min=0, help="How many of them have a standby with the same blocks.")] = 0,
+    model: Annotated[str | None, typer.Option(help="A checkpoint's folder; SmolLM2-135M-Instruct without it.")] = None,
+    price: Annotated[int | None, typer.Option(min=0, help="Base units per token and block.")] = None,
+) -> None:
+    """Start a chain, deploy the contracts, publish the model and start the nodes; leave them running."""
+    # These bring torch with them; `down` and `logs` should not wait for that.
+    from corolla.devnet.devnet import DEFAULT_PRICE, Devnet, DevnetPlan
+    from corolla.devnet.split import split_evenly
+    from corolla_core.model.checkpoint import open_checkpoint
+    from corolla_core.model.smollm import prepare_smollm
+
+    out = Console(stderr=True)
+
+    async def start() -> DevnetState:
+        checkpoint = model or str(prepare_smollm())
+        spans = split_evenly(open_checkpoint(checkpoint).num_blocks, nodes)
+        if standbys > nodes:
+            raise ConfigError(f"{standbys} standbys for {nodes} nodes: each node has one at most")
+        plan = DevnetPlan(
+            model=checkpoint,
+            spans=spans,
+            standbys=spans[:standbys],
+            price=DEFAULT_PRICE if price is None else price,
+        )
+        devnet = Devnet(plan, home=home(), detached=True, progress=lambda what: out.print(f"  {what} …", style="dim"))
+        await devnet.start()
+        return _require_state()
+
+    try:
+        state = asyncio.run(start())
+    except CorollaError as error:
+        out.print(str(error), style="red", markup=False)
+        raise typer.Exit(1) from None
+    _show(state, out)
+    out.print("Try: [bold]corolla chat --network devnet[/bold]; stop it with [bold]corolla devnet down[/bold].")
+
+
+@app.command()
+def down() -> None:
+    """Stop it: nodes finish their sessions and redeem, then everything ends."""
+    from corolla.devnet.devnet import Devnet
+
+    stopped = asyncio.run(Devnet.down(home()))
+    Console(stderr=True).print(f"stopped {', '.join(stopped)}" if stopped else "no devnet was running")
+
+
+@app.command()
+def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Its processes, accounts and endpoints."""
+    state = _require_state()
+    if as_json:
+        running = {child.name: child.running() for child in state.children}
+        sys.stdout.write(json.dumps({**dataclasses.asdict(state), "running": running}) + "\n")
+        return
+    _show(state, Console())
+
+
+@app.command()
+def logs(
+    name: Annotated[str | None, typer.Argument(help="`ganache`, `bootstrap`, `node-0` …; all without it.")] = None,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as it is written.")] = False,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=0)] = _LINES,
+) -> None:
+    """The end of the processes' logs."""
+    children = _require_state().children
+    chosen = [child for child in children if name in (None, child.name)]
+    if not chosen:
+        names = ", ".join(child.name for child in children)
+        Console(stderr=True).print(f"no process {name!r}; there are {names}", style="red", markup=False)
+        raise typer.Exit(1)
+    for child in chosen:
+        if text := tail(Path(child.log), lines):
+            head = "" if len(chosen) == 1 else f"==> {child.name}\n"
+            sys.stdout.write(f"{head}{text}\n")
+    if follow:
+        _follow({child.name: Path(child.log) for child in chosen})
+
+
+def _follow(logs: dict[str, Path]) -> None:
+    prefix = len(logs) > 1
+    files = {name: path.open("rb") for name, path in logs.items() if path.exists()}
+    try:
+        for file in files.values():
+            file.seek(0, 2)
+        while True:
+            quiet = True
+            for name, file in files.items():
+                for line in file.readlines():
+                    sys.stdout.write((f"{name}: " if prefix else "") + line.decode(errors="replace"))
+                    quiet = False
+            sys.stdout.flush()
+            if quiet:
+                time.sleep(0.2)
+    except KeyboardInterrupt:
+        return
+    finally:
+        for file in files.values():
+            file.close()
+
+
+def _require_state() -> DevnetState:
+    state = DevnetState.load(home() / "devnet")
+    if state is None:
+        Console(stderr=True).print("no devnet is running; start one with `corolla devnet up`", style="red")
+        raise typer.Exit(1)
+    return state
+
+
+def _show(state: DevnetState, out: Console) -> None:
+    table = Table(title="Devnet", title_justify="left")
+    for column in ("process", "pid", "running", "blocks", "account"):
+        table.add_column(column)
+    nodes = {node.name: node for node in state.nodes}
+    for child in state.children:
+        node = nodes.get(child.name)
+        row = (node.span, node.account) if node else ("", "")
+        table.add_row(child.name, str(child.pid), "yes" if child.running() else "no", *row)
+    out.print(table)
+    out.print(f"network  {state.network}\nrpc      {state.rpc_url}\nclient   {state.client_account}", highlight=False)
