@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections import Counter
+from functools import partial
 
 import structlog
 
@@ -101,9 +102,10 @@ class Listener:
                 await asyncio.sleep(_ACCEPT_PAUSE)
                 continue
             if self._admits(remote[0]):
+                self._hosts[remote[0]] += 1
                 task = asyncio.create_task(self._welcome(sock, remote[0]), name="handshake")
                 self._handshakes.add(task)
-                task.add_done_callback(self._handshakes.discard)
+                task.add_done_callback(partial(self._handshake_ended, remote[0]))
             else:
                 sock.close()
 
@@ -117,7 +119,6 @@ class Listener:
     async def _welcome(self, sock: socket.socket, host: str) -> None:
         """The handshake of one connection, from TLS to the end of the hello."""
         loop = asyncio.get_running_loop()
-        self._hosts[host] += 1
         hello = ServerHello(self._identity, binding=self.cert_hash)
         conn = Connection(hello, self._handler, policy=self._policy, on_gone=self._connections.discard)
         self._connections.add(conn)
@@ -135,10 +136,12 @@ class Listener:
         except asyncio.CancelledError:
             self._give_up(conn, sock)
             raise
-        finally:
-            self._hosts[host] -= 1
-            if not self._hosts[host]:
-                del self._hosts[host]
+
+    def _handshake_ended(self, host: str, task: asyncio.Task[None]) -> None:
+        self._handshakes.discard(task)
+        self._hosts[host] -= 1
+        if not self._hosts[host]:
+            del self._hosts[host]
 
     def _give_up(self, conn: Connection, sock: socket.socket) -> None:
         conn.drop(PeerUnreachable("the handshake failed"))
