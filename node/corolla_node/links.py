@@ -116,11 +116,12 @@ class _Shared:
 
 
 class Links:
-    """`handler` gets what the peers send back. Used from the event loop only."""
+    """Used from the event loop only. Set `handler`, who gets what the peers send back, before the first `outlet`."""
 
-    def __init__(self, dial: Dialer, handler: LinkHandler, tasks: asyncio.TaskGroup, *, linger: float = 30.0) -> None:
+    handler: LinkHandler
+
+    def __init__(self, dial: Dialer, tasks: asyncio.TaskGroup, *, linger: float = 30.0) -> None:
         self._dial = dial
-        self._handler = handler
         self._tasks = tasks
         self._linger = linger
         self._shared: dict[Endpoint, _Shared] = {}
@@ -135,7 +136,7 @@ class Links:
             if len(self._shared) >= MAX_LINKS:
                 raise OutOfCapacity("connected to too many peers", needed=1, free=0)
             shared = self._shared[endpoint] = _Shared(self, endpoint)
-            self._tasks.create_task(shared.connect(self._dial, self._handler))
+            self._tasks.create_task(shared.connect(self._dial, self.handler))
         outlet = Outlet(shared, on_lost)
         shared.join(outlet)
         return outlet

@@ -78,6 +78,7 @@ class Server:
     def __init__(self, offer: Offer, desk: Desk, *, kv: KvPool, tasks: asyncio.TaskGroup) -> None:
         self._offer = offer
         self._desk = desk
+        desk.links.handler = self
         self._kv = kv
         self._tasks = tasks
         self._sessions: dict[SessionId, Session] = {}

@@ -1,0 +1,444 @@
+"""A session on one or more nodes: what it computes, what it refuses, and how it survives its neighbours."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import torch
+from node_peers import FakeClient, World, expected, inputs, running_node, until
+
+from corolla_core.protocol.errors import (
+    Draining,
+    InvalidInput,
+    NotServed,
+    OutOfCapacity,
+    PeerMisbehaved,
+    PeerUnreachable,
+    PositionMismatch,
+    PriceTooLow,
+    ServingError,
+    SessionUnknown,
+    TensorRejected,
+    VoucherTooSmall,
+)
+from corolla_core.protocol.ids import address_bytes
+from corolla_core.protocol.span import Span
+from corolla_core.swarm.messages import (
+    Ask,
+    Close,
+    Closed,
+    Info,
+    Opened,
+    Paid,
+    Pong,
+    Receipt,
+    Result,
+    Rewire,
+    Rewired,
+    amount,
+)
+from corolla_node.desk import Policy
+
+pytestmark = pytest.mark.anyio
+A, B = Span(0, 2), Span(2, 4)
+
+
+async def test_hidden_states_flow_through_the_route_and_return_once_per_step() -> None:
+    world, x = World(), inputs(6)
+    async with running_node(world, "a", A) as a, running_node(world, "b", B) as b:
+        client = FakeClient(world, [a, b])
+        await client.open()
+        client.pay(10_000)
+        client.step(1, 0, x[:, :4])
+        client.step(2, 4, x[:, 4:5])
+        client.step(3, 5, x[:, 5:])
+        whole = expected([A, B], x)
+        for position in (3, 4, 5):
+            assert torch.equal(await client.result(), whole[:, position : position + 1])
+
+
+async def test_only_the_wanted_trailing_positions_come_back() -> None:
+    world, x = World(), inputs(6)
+    async with running_node(world, "a", A) as a:
+        client = FakeClient(world, [a])
+        await client.open()
+        client.pay(10_000)
+        client.step(1, 0, x[:, :3], keep=0)
+        message, payload = await client.expect(Result)
+        assert (message.tensor, message.pos, len(payload)) == (None, 0, 0)
+        client.step(2, 3, x[:, 3:], keep=2)
+        message, _ = await client.expect(Result)
+        assert (message.pos, message.tensor.shape) == (4, [1, 2, 4])
+
+
+async def test_a_step_seen_before_is_answered_from_kept_rows_and_not_charged() -> None:
+    world, x = World(), inputs(3)
+    async with running_node(world, "a", A) as a:
+        client = FakeClient(world, [a])
+        await client.open()
+        client.pay(10_000)
+        client.step(1, 0, x)
+        first = await client.result()
+        charged = a.desk.paybook.account(client.tranche_id).charged
+        client.step(1, 0, x)
+        assert torch.equal(await client.result(), first)
+        assert a.blocks.computed == 3
+        assert a.desk.paybook.account(client.tranche_id).charged == charged == 3 * 2 * 10
+
+
+async def test_cropping_and_reordering_rows_equals_never_having_computed_the_others() -> None:
+    world = World()
+    x, y = inputs(4, batch=2), inputs(2, batch=2, seed=1)
+    async with running_node(world, "a", A) as a:
+        client = FakeClient(world, [a])
+        await client.open(batch=2)
+        client.pay(10_000)
+        client.step(1, 0, x, keep=4)
+        await client.result()
+        client.step(2, 3, y, keep=2, crop=True, reorder=[1, 1])
+        straight = expected([A], torch.cat([x[[1, 1]][:, :3], y], dim=1))
+        assert torch.equal(await client.result(), straight[:, 3:])
+
+
+async def test_a_part_of_the_nodes_span_can_be_used_alone() -> None:
+    world, x = World(), inputs(2)
+    async with running_node(world, "a", Span(0, 4)) as a:
+        client = FakeClient(world, [a])
+        await client.open(start=1, end=3)
+        client.pay(2 * 2 * 10)
+        client.step(1, 0, x, keep=2)
+        assert torch.equal(await client.result(), expected([Span(1, 3)], x))
+        assert a.desk.paybook.account(client.tranche_id).charged == 2 * 2 * 10
+
+
+async def test_a_lost_node_is_replaced_by_replay_and_the_text_does_not_change() -> None:
+    world, x = World(), inputs(8)
+    async with (
+        running_node(world, "a", A) as a,
+        running_node(world, "b", B) as b,
+        running_node(world, "standby", B) as standby,
+    ):
+        client = FakeClient(world, [a, b])
+        await client.open()
+        client.pay(10_000)
+        client.step(1, 0, x[:, :5])
+        await client.result()
+        world.kill(b)
+        error, fault = await client.expect_fault()
+        assert isinstance(error, PeerUnreachable)
+        assert error.peer == b.account
+        client.step(2, 5, x[:, 5:6])  # refused at once: there is nowhere to send its output
+        error, fault = await client.expect_fault()
+        assert (type(error), fault.step) == (PeerUnreachable, 2)
+
+        other = FakeClient(world, [standby], name="client")
+        await other.open(upstream=address_bytes(a.account), session=client.session)
+        other.pay(10_000)
+        client.pipes[0].send(Rewire(client.session, standby.endpoint, 5))
+        await client.expect(Rewired)
+        whole = expected([A, B], x)
+        for number, position in ((2, 5), (3, 6), (4, 7)):
+            client.step(number, position, x[:, position : position + 1])
+            assert torch.equal(await other.result(), whole[:, position : position + 1])
+        assert a.blocks.computed == 8
+        assert standby.blocks.computed == 8
+
+
+async def test_a_step_lost_with_its_node_is_done_by_the_replacement_alone() -> None:
+    world, x = World(), inputs(6, batch=2)
+    async with (
+        running_node(world, "a", A) as a,
+        running_node(world, "b", B) as b,
+        running_node(world, "standby", B) as standby,
+    ):
+        client = FakeClient(world, [a, b])
+        await client.open(batch=2)
+        client.pay(10_000)
+        client.step(1, 0, x[:, :5])
+        await client.result()
+        b.blocks.before_forward = lambda: world_loop.call_soon_threadsafe(world.kill, b)
+        world_loop = asyncio.get_running_loop()
+        client.step(2, 5, x[:, 5:], reorder=[1, 0])
+        error, _ = await client.expect_fault()
+        assert isinstance(error, PeerUnreachable)
+
+        # Node a has done step 2 and reordered its rows; the standby must still see the order from before.
+        other = FakeClient(world, [standby], name="client")
+        await other.open(upstream=address_bytes(a.account), session=client.session, batch=2)
+        other.pay(10_000)
+        client.pipes[0].send(Rewire(client.session, standby.endpoint, 5))
+        await client.expect(Rewired)
+        client.step(2, 5, x[:, 5:], reorder=[1, 0])
+        straight = expected([A, B], torch.cat([x[[1, 0]][:, :5], x[:, 5:]], dim=1))
+        assert torch.equal(await other.result(), straight[:, 5:])
+        assert a.blocks.computed == 12
+
+
+async def test_the_node_after_a_replaced_one_listens_to_its_new_upstream() -> None:
+    world, x = World(), inputs(2)
+    async with running_node(world, "a", A) as a, running_node(world, "b", B) as b:
+        client = FakeClient(world, [a, b])
+        await client.open(upstream=b"x" * 20)
+        client.pay(10_000)
+        client.step(1, 0, x[:, :1])
+        with pytest.raises(PeerUnreachable, match="the next node refused"):
+            await client.result()
+        client.pipes[1].send(Rewire(client.session, None, 0, upstream=address_bytes(a.account)))
+        await client.expect(Rewired)
+        client.step(1, 0, x[:, :1])
+        assert torch.equal(await client.result(), expected([A, B], x[:, :1]))
+
+
+async def test_a_replay_of_rows_that_are_not_there_yet_is_refused() -> None:
+    world = World()
+    async with running_node(world, "a", A) as a:
+        client = FakeClient(world, [a])
+        await client.open()
+        client.pipes[0].send(Rewire(client.session, None, 3))
+        error, fault = await client.expect_fault()
+        assert isinstance(error, PositionMismatch)
+        assert (error.expected, error.offered, fault.session) == (0, 3, client.session)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"model_root": b"x" * 32}, NotServed),
+        ({"end": 3}, NotServed),
+        ({"start": 2, "end": 2}, InvalidInput),
+        ({"wire_dtype": "int64"}, InvalidInput),
+        ({"chunk_tokens": 9}, InvalidInput),
+        ({"price": amount(9)}, PriceTooLow),
+        ({"max_tokens": 2**24, "batch": 1024}, OutOfCapacity),
+    ],
+)
+async def test_an_open_that_cannot_be_served_is_refused_with_its_reason(
+    changes: dict[str, object], error: type[Exception]
+) -> None:
+    world = World()
+    async with running_node(world, "a", A) as a:
+        client = FakeClient(world, [a])
+        client.pipes[0].send(client.open_message(0, **changes))
+        refusal, fault = await client.expect_fault()
+        assert isinstance(refusal, error)
+        assert fault.session == client.session
+        assert a.kv.used == 0
+
+
+@pytest.mark.parametrize(
+    ("tensor", "changes", "error"),
+    [
+        (torch.full((1, 1, 4), float("nan")), {}, TensorRejected),
+        (torch.zeros(1, 1, 4, dtype=torch.float16), {}, TensorRejected),
+        (torch.zeros(2, 1, 4), {}, TensorRejected),
+        (torch.zeros(1, 1, 5), {}, TensorRejected),
+        (torch.zeros(1, 129, 4), {}, TensorRejected),
+        (torch.zeros(1, 65, 4), {}, OutOfCapacity),
+        (torch.zeros(1, 1, 4), {"keep": 2}, InvalidInput),
+        (torch.zeros(1, 1, 4), {"reorder": [1]}, InvalidInput),
+        (torch.zeros(1, 1, 4), {"reorder": [0, 0]}, InvalidInput),
+        (torch.zeros(1, 1, 4), {"pos": 5}, PositionMismatch),
+    ],
+)
+async def test_a_bad_step_is_refused_and_the_session_goes_on(
+    tensor: torch.Tensor, changes: dict[str, int], error: type[Exception]
+) -> None:
+    world, x = World(), inputs(1)
+    async with running_node(world, "a", A) as a:
+        client = FakeClient(world, [a])
+        await client.open()
+        client.pay(10_000)
+        client.step(1, changes.pop("pos", 0), tensor, **changes)
+        refusal, fault = await client.expect_fault()
+        assert isinstance(refusal, error)
+        assert fault.step == 1
+        client.step(1, 0, x)
+        assert torch.equal(await client.result(), expected([A], x))
+        assert a.desk.inbox.used == 0
+        account = a.desk.paybook.account(client.tranche_id)
+        assert (account.held, account.charged) == (0, 20)
+
+
+async def test_strangers_reach_no_session() -> None:
+    world = World()
+    async with running_node(world, "a", A) as a:
+        client = FakeClient(world, [a])
+        await client.open()
+        stranger = FakeClient(world, [a], name="stranger")
+        stranger.session = client.session
+        stranger.step(1, 0, inputs(1))
+        error, _ = await stranger.expect_fault()
+        assert isinstance(error, PeerMisbehaved)
+        for message in (Close(client.session), Rewire(client.session, None, 0)):
+            stranger.pipes[0].send(message)
+            error, _ = await stranger.expect_fault()
+            assert isinstance(error, SessionUnknown)
+        stranger.pipes[0].send(stranger.open_message(0))
+        error, _ = await stranger.expect_fault()
+        assert isinstance(error, InvalidInput)
+        stranger.pipes[0].send(Pong(1))
+        error, _ = await stranger.expect_fault()
+        assert isinstance(error, PeerMisbehaved)
+        assert a.server.sessions == 1
+
+
+async def test_a_session_that_breaks_takes_no_other_with_it() -> None:
+    world, x = World(), inputs(2)
+    async with running_node(world, "a", A) as a:
+        victim, other = FakeClient(world, [a], name="victim"), FakeClient(world, [a], name="other")
+        for client in (victim, other):
+            await client.open()
+            client.pay(10_000)
+        a.blocks.break_next = RuntimeError("out of registers")
+        victim.step(1, 0, x)
+        error, fault = await victim.expect_fault()
+        assert (type(error), fault.step) == (ServingError, 1)
+        other.step(1, 0, x, keep=2)
+        assert torch.equal(await other.result(), expected([A], x))
+        victim.step(2, 2, x)
+        error, _ = await victim.expect_fault()
+        assert isinstance(error, SessionUnknown)
+        assert a.desk.paybook.account(victim.tranche_id).charged == 0
+
+
+async def test_memory_is_given_back_exactly_once_however_a_session_ends() -> None:
+    world, x = World(), inputs(4)
+    async with running_node(world, "a", A) as a:
+        client = FakeClient(world, [a])
+        for ending in ("close", "vanish", "close in mid-step"):
+            await client.open()
+            client.pipes[0].send(client.voucher(a, 10_000))
+            assert a.kv.used == 64 * 8 * 2 + 64 * 4 * 4
+            client.step(1, 0, x)
+            if ending == "close":
+                await client.result()
+            if ending == "vanish":
+                client.pipes[0].cut()
+                client.pipes[0] = client.dial(a)
+            else:
+                client.pipes[0].send(Close(client.session))
+                await client.expect(Closed)
+            await until(lambda: a.kv.used == a.server.sessions == 0)
+            assert a.desk.inbox.used == 0
+
+
+async def test_a_client_that_comes_back_in_time_finds_its_session() -> None:
+    world, x = World(), inputs(2)
+    async with running_node(world, "a", A, policy=Policy(orphan_grace=0.1)) as a:
+        client = FakeClient(world, [a])
+        await client.open()
+        client.pay(10_000)
+        client.step(1, 0, x[:, :1])
+        await client.result()
+        client.pipes[0].cut()
+        await asyncio.sleep(0.02)
+        client.pipes[0] = client.dial(a)
+        client.step(2, 1, x[:, 1:])
+        assert torch.equal(await client.result(), expected([A], x)[:, 1:])
+        await asyncio.sleep(0.15)
+        assert a.server.sessions == 1
+
+
+async def test_a_draining_node_finishes_its_sessions_and_takes_no_new_one() -> None:
+    world, x = World(), inputs(2)
+    async with running_node(world, "a", A) as a:
+        old, new = FakeClient(world, [a], name="old"), FakeClient(world, [a], name="new")
+        await old.open()
+        old.pay(10_000)
+        drained = asyncio.create_task(a.server.drain(5))
+        await asyncio.sleep(0)
+        new.pipes[0].send(new.open_message(0))
+        error, _ = await new.expect_fault()
+        assert isinstance(error, Draining)
+        old.step(1, 0, x, keep=2)
+        assert torch.equal(await old.result(), expected([A], x))
+        old.pipes[0].send(Close(old.session))
+        async with asyncio.timeout(2):
+            await drained
+
+
+async def test_receipts_cover_every_position_in_one_chain() -> None:
+    world, x = World(), inputs(14)
+    async with running_node(world, "a", A) as a:
+        client = FakeClient(world, [a])
+        await client.open()
+        client.pay(10_000)
+        client.step(1, 0, x[:, :3])
+        for position in range(3, 14):
+            client.step(position, position, x[:, position : position + 1])
+        for _ in range(12):
+            await client.result()
+        client.pipes[0].send(Close(client.session))
+        await client.expect(Closed)
+        receipts = [message for _, message, _ in client.received if isinstance(message, Receipt)]
+        assert [(r.pos_start, r.n_pos) for r in receipts] == [(0, 3), (3, 8), (11, 3)]
+        assert receipts[0].prev_receipt_hash == bytes(32)
+        assert receipts[1].prev_receipt_hash != bytes(32)
+        await a.desk.bookkeeper.flush()
+        signed = a.disk.receipts
+        assert [r.signer() for r in signed] == [a.account] * 3
+        assert signed[1].receipt.prev_receipt_hash == signed[0].receipt.hash()
+
+
+async def test_a_step_waits_for_its_voucher_and_is_dropped_with_those_behind_it_when_none_comes() -> None:
+    world, x = World(), inputs(24)
+    async with running_node(world, "a", A) as a:
+        client = FakeClient(world, [a])
+        await client.open()
+        client.step(1, 0, x[:, :20])
+        client.step(2, 20, x[:, 20:21])
+        error, fault = await client.expect_fault()
+        assert isinstance(error, VoucherTooSmall)
+        assert (error.owed, error.offered, fault.step) == ((20 - 8) * 2 * 10, 0, 1)
+        client.pipes[0].send(client.voucher(a, error.owed))
+        client.step(1, 0, x[:, :20])
+        await client.result()
+        client.step(2, 20, x[:, 20:21])
+        await asyncio.sleep(0.05)
+        assert a.blocks.computed == 20
+        client.pipes[0].send(client.voucher(a, error.owed + 20))
+        assert torch.equal(await client.result(), expected([A], x)[:, 20:21])
+        assert a.desk.inbox.used == 0
+
+
+async def test_two_sessions_of_one_tranche_share_its_money() -> None:
+    world, x = World(), inputs(8)
+    async with running_node(world, "a", A) as a:
+        client = FakeClient(world, [a])
+        await client.open()
+        twin = FakeClient(world, [a])
+        twin.session = b"t" * 16
+        await twin.open()
+        client.step(1, 0, x)
+        await client.result()  # one chunk on credit: there is none left for the twin
+        twin.step(1, 0, x[:, :1])
+        error, _ = await twin.expect_fault()
+        assert (type(error), error.owed) == (VoucherTooSmall, 20)
+
+
+async def test_a_node_tells_anyone_how_it_is() -> None:
+    world = World()
+    async with running_node(world, "a", A) as a:
+        client = FakeClient(world, [a])
+        await client.open()
+        client.pipes[0].send(Ask())
+        info, _ = await client.expect(Info)
+        assert (info.start, info.end, info.sessions, info.draining) == (0, 2, 1, False)
+        assert info.kv_total - info.kv_free == a.kv.used > 0
+
+
+async def test_opened_tells_what_was_paid_and_charged_before() -> None:
+    world, x = World(), inputs(2)
+    async with running_node(world, "a", A) as a:
+        client = FakeClient(world, [a])
+        await client.open()
+        client.pay(500)
+        await client.expect(Paid)
+        client.step(1, 0, x)
+        await client.result()
+        client.pipes[0].send(Close(client.session))
+        await client.expect(Closed)
+        opened = (await client.open())[0]
+        assert isinstance(opened, Opened)
+        assert (opened.paid, opened.charged) == (amount(500), amount(40))
