@@ -16,8 +16,7 @@ from corolla_core.protocol.errors import InvalidInput, PositionMismatch
 class ReservedLayer(DynamicLayer):  # type: ignore[misc]
     """One block's keys and values in memory reserved once for the whole session.
 
-    Where transformers' own layer copies all it holds at every token, this writes the new rows in place. Sliding-window
-    blocks use it too (the mask, not the cache, limits what they see), so that any cache can be rolled back.
+    Where transformers' own layer copies all it holds at every token, this writes the new rows in place.
     """
 
     def __init__(self, max_tokens: int) -> None:
@@ -55,6 +54,33 @@ class ReservedLayer(DynamicLayer):  # type: ignore[misc]
         return like.new_empty((batch, heads, self.max_tokens, width))
 
 
+class ReservedWindowLayer(ReservedLayer):
+    """The same for a sliding-window block. It shows attention what transformers' own layer would, but forgets nothing,
+    so that it can be rolled back any distance."""
+
+    is_sliding = True
+
+    def __init__(self, max_tokens: int, window: int) -> None:
+        super().__init__(max_tokens)
+        self.sliding_window = window
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        hidden = self._hidden()
+        keys, values = super().update(key_states, value_states)
+        return keys[:, :, hidden:], values[:, :, hidden:]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        hidden = self._hidden()
+        return self.length - hidden + query_length, hidden
+
+    def get_max_length(self) -> int:
+        return self.sliding_window
+
+    def _hidden(self) -> int:
+        """How many of the oldest positions no new token can see."""
+        return max(0, self.length - self.sliding_window + 1)
+
+
 class SpanCache:
     """Keys and values of one session: `batch` rows of at most `max_tokens` positions. Made by `BlockRange.new_cache`.
 
@@ -68,8 +94,10 @@ class SpanCache:
         self.length = 0
         self.entries = DynamicCache(config=config)
         for index, layer in enumerate(self.entries.layers):
-            if type(layer) in (DynamicLayer, DynamicSlidingWindowLayer):
+            if type(layer) is DynamicLayer:
                 self.entries.layers[index] = ReservedLayer(max_tokens)
+            elif type(layer) is DynamicSlidingWindowLayer:
+                self.entries.layers[index] = ReservedWindowLayer(max_tokens, layer.sliding_window)
 
     def crop(self, length: int) -> None:
         """Forget the positions from `length` on. Raises PositionMismatch when so many are not held, or when this

@@ -25,7 +25,9 @@ from corolla_core.protocol.errors import UnsupportedModel, WeightsCorrupt, Weigh
 from corolla_core.protocol.span import Span
 
 LAYER_LISTS = ("layers", "h", "blocks")
-_FINAL_NORMS = (
+#: what acts on the last block's output; belongs to the head
+_AFTER_BLOCKS = (
+    "project_out",
     "norm",
     "ln_f",
     "final_layer_norm",
@@ -68,8 +70,8 @@ class _Identity(nn.Module):
 class _Nothing(nn.Module):
     """Stands for position embeddings already added by the front."""
 
-    def forward(self, *_args: Any, **_kwargs: Any) -> float:
-        return 0.0
+    def forward(self, *_args: Any, **_kwargs: Any) -> Tensor:
+        return torch.zeros(())  # a scalar: added to hidden states of any dtype it changes neither value nor dtype
 
 
 def base_of(model: nn.Module) -> Any:
@@ -205,7 +207,7 @@ def _drop_front(model: Any, base: Any, *, keep_embedding: bool) -> None:
 
 
 def _drop_head(model: Any, base: Any) -> None:
-    for name in _FINAL_NORMS:
+    for name in _AFTER_BLOCKS:
         if isinstance(getattr(base, name, None), nn.Module):
             setattr(base, name, _Identity())
     head = model.get_output_embeddings()
