@@ -161,11 +161,15 @@ class Devnet:
             for node in self.all_nodes:
                 waits.create_task(node.wait_ready())
 
-    async def stop(self) -> None:
-        """Nodes drain and redeem, then the rest stops. Safe to call twice."""
+    async def stop_nodes(self) -> None:
+        """Every node drains, redeems what it is owed and ends; the chain goes on."""
         async with asyncio.TaskGroup() as stops:
             for node in self.all_nodes:
                 stops.create_task(node.stop())
+
+    async def stop(self) -> None:
+        """Nodes drain and redeem, then the rest stops. Safe to call twice."""
+        await self.stop_nodes()
         if self._bootstrap is not None:
             await self._bootstrap.stop(grace=5.0)
         await self.chain.stop()
