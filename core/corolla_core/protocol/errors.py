@@ -37,7 +37,9 @@ CorollaError
 ├── ChainError
 │   ├── ChainUnreachable
 │   ├── TransactionReverted(reason)
-│   ├── TransactionNotMined
+│   ├── TransactionNotMined(tx_hash)        it may still be: the outcome is unknown
+│   ├── TransactionReplaced(tx_hash, nonce)  another transaction took its nonce; it did not happen
+│   ├── RpcRefused(rpc_code)                 the endpoint answered, with an error
 │   └── WrongChain(expected, found)
 ├── StoreError(reason)      the database refuses: full, locked, unavailable, corrupt; nothing already kept is lost
 └── ConfigError
@@ -234,7 +236,17 @@ class TransactionReverted(ChainError):
 
 
 class TransactionNotMined(ChainError):
+    """Sent, or perhaps sent, but not seen mined in time. It may still be mined; sending it anew could do it twice."""
+
     fields = ("tx_hash",)
+
+
+class TransactionReplaced(ChainError):
+    fields = ("tx_hash", "nonce")
+
+
+class RpcRefused(ChainError):
+    fields = ("rpc_code",)
 
 
 class WrongChain(ChainError):

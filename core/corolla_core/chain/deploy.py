@@ -1,0 +1,89 @@
+"""A whole network on a fresh chain, from the bytecode the package ships."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from eth_utils.crypto import keccak
+
+from corolla_core.chain.abi import load_abi
+from corolla_core.chain.account import Call
+from corolla_core.chain.devnet_keys import DEVNET_CHAIN_IDS
+from corolla_core.chain.network import Network
+from corolla_core.chain.rpc import Chain, Transport
+from corolla_core.chain.sender import TransactionSender
+from corolla_core.protocol.errors import ChainError
+from corolla_core.protocol.ids import ZERO_ADDRESS, Address
+from corolla_core.protocol.signature import Signer
+from corolla_core.protocol.units import ONE_NECTAR, Nectar
+
+_ADMIN_ROLE = bytes(32)
+_ESCROW_ROLE = keccak(text="ESCROW_ROLE")
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a network is deployed with; the defaults suit a devnet. Seconds, base units, and 1/10,000."""
+
+    supply: Nectar = Nectar(100_000_000 * ONE_NECTAR)  # noqa: RUF009 — an int
+    min_stake: Nectar = Nectar(100 * ONE_NECTAR)  # noqa: RUF009 — an int
+    unbonding_delay: int = 60
+    fee_bps: int = 100
+    lock_bps: int = 1_000
+    grace: int = 3600
+    audit_window: int = 30
+    thaw_delay: int = 60
+    timelock_delay: int = 0
+
+
+async def deploy_all(
+    rpc_url: str,
+    deployer: Signer,
+    *,
+    name: str = "devnet",
+    terms: Terms | None = None,
+    unbonding_delay: int | None = None,
+    bootstrap: tuple[str, ...] = (),
+    transport: Transport | None = None,
+) -> Network:
+    """Deploy token, timelock, registry, models and escrow, hand governance to the timelock, return the network.
+
+    The deployer gets the token's supply, is its minter on a devnet chain id, and proposes to and executes from the
+    timelock. `unbonding_delay` overrides that of `terms`. Raises ChainUnreachable, TransactionReverted.
+    """
+    terms = terms or Terms()
+    delay = terms.unbonding_delay if unbonding_delay is None else unbonding_delay
+    me = deployer.address
+    async with Chain(_unborn(name, rpc_url, 1), transport=transport) as probe:
+        chain_id = int(await probe.request("eth_chainId"), 16)
+    async with Chain(_unborn(name, rpc_url, chain_id), transport=transport) as chain:
+        sender = TransactionSender(chain, deployer)
+        minter = me if chain_id in DEVNET_CHAIN_IDS else ZERO_ADDRESS
+        token = await _create(sender, "NectarToken", me, terms.supply, minter)
+        timelock = await _create(sender, "TimelockController", terms.timelock_delay, [me], [me], ZERO_ADDRESS)
+        registry = await _create(sender, "NodeRegistry", token, me, terms.min_stake, delay)
+        models = await _create(sender, "ModelRegistry")
+        parameters = (terms.fee_bps, terms.lock_bps, terms.grace, terms.audit_window, terms.thaw_delay)
+        escrow = await _create(sender, "Escrow", token, registry, timelock, parameters)
+        roles = load_abi("NodeRegistry")
+        for call in (
+            roles.encode("grantRole", _ESCROW_ROLE, escrow),
+            roles.encode("grantRole", _ADMIN_ROLE, timelock),
+            roles.encode("renounceRole", _ADMIN_ROLE, me),
+        ):
+            await sender.send(Call(registry, call, about="handing over the registry's roles"))
+    return Network(name, chain_id, rpc_url, token, registry, models, escrow, timelock, bootstrap)
+
+
+async def _create(sender: TransactionSender, contract: str, *arguments: Any) -> Address:
+    data = load_abi(contract).creation(*arguments)
+    mined = await sender.send(Call(None, data, about=f"deploying {contract}"))
+    if mined.contract is None:
+        raise ChainError(f"deploying {contract} created nothing")
+    return mined.contract
+
+
+def _unborn(name: str, rpc_url: str, chain_id: int) -> Network:
+    """A network whose contracts are not there yet."""
+    return Network(name, chain_id, rpc_url, ZERO_ADDRESS, ZERO_ADDRESS, ZERO_ADDRESS, ZERO_ADDRESS)

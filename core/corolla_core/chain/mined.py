@@ -1,0 +1,70 @@
+"""What a mined transaction left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from corolla_core.chain.rpc import hex_bytes, hex_hash
+from corolla_core.protocol.errors import ChainError
+from corolla_core.protocol.ids import Address, Hash32, address
+from corolla_core.protocol.units import Wei
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """One event as the chain keeps it."""
+
+    address: Address
+    topics: tuple[Hash32, ...]
+    data: bytes
+    block_number: int
+    block_hash: Hash32
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mined:
+    """A transaction that was mined and did not revert."""
+
+    tx_hash: Hash32
+    block_number: int
+    block_hash: Hash32
+    gas_used: int
+    fee: Wei
+    contract: Address | None
+    logs: tuple[Log, ...]
+
+
+def parse_log(raw: Mapping[str, Any]) -> Log:
+    """Raises ChainError when an endpoint's log does not parse."""
+    try:
+        return Log(
+            address=address(raw["address"]),
+            topics=tuple(hex_hash(topic) for topic in raw["topics"]),
+            data=hex_bytes(raw["data"]),
+            block_number=int(raw["blockNumber"], 16),
+            block_hash=hex_hash(raw["blockHash"]),
+            index=int(raw["logIndex"], 16),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ChainError(f"the endpoint sent a malformed log: {error!r}") from None
+
+
+def parse_receipt(raw: Mapping[str, Any]) -> Mined:
+    """Raises ChainError when an endpoint's receipt does not parse."""
+    try:
+        gas_used = int(raw["gasUsed"], 16)
+        created = raw.get("contractAddress")
+        return Mined(
+            tx_hash=hex_hash(raw["transactionHash"]),
+            block_number=int(raw["blockNumber"], 16),
+            block_hash=hex_hash(raw["blockHash"]),
+            gas_used=gas_used,
+            fee=Wei(gas_used * int(raw.get("effectiveGasPrice", "0x0"), 16)),
+            contract=None if created is None else address(created),
+            logs=tuple(parse_log(log) for log in raw["logs"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ChainError(f"the endpoint sent a malformed receipt: {error!r}") from None
