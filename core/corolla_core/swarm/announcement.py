@@ -84,7 +84,7 @@ class Announcement:
         return Endpoint(address_bytes(self.account), self.host, self.port, self.cert_hash, self.peer_id)
 
     def sign(self, signer: Signer) -> SignedAnnouncement:
-        """Raises InvalidInput when the signer is not the account or the record is over 2 KiB."""
+        """Raises InvalidInput when the signer is not the account or a field is out of the wire's bounds."""
         if signer.address != self.account:
             raise InvalidInput(f"{signer.address} cannot announce for {self.account}")
         body = _encoder.encode(_to_wire(self))
@@ -92,10 +92,7 @@ class Announcement:
             _body_decoder.decode(body)
         except msgspec.MsgspecError as error:
             raise InvalidInput(f"announcement: {error}") from None
-        signed = SignedAnnouncement(self, body, signer.sign(_digest(body)))
-        if len(signed.encode()) > MAX_RECORD_BYTES:
-            raise InvalidInput(f"an announcement has at most {MAX_RECORD_BYTES} bytes")
-        return signed
+        return SignedAnnouncement(self, body, signer.sign(_digest(body)))
 
 
 @dataclass(frozen=True, slots=True)
