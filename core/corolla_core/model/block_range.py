@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -43,12 +43,14 @@ class BlockRange:
 
     def new_cache(self, batch: int, max_tokens: int) -> SpanCache:
         """An empty cache for one session on exactly this range (memory is taken at its first forward)."""
-        return SpanCache(self.config, batch=batch, max_tokens=max_tokens)
+        return SpanCache(self.config, self.span, batch=batch, max_tokens=max_tokens)
 
     def forward(self, hidden_BTD: Tensor, cache: SpanCache) -> Tensor:
         """The hidden states after the last block, [B, T, D] in this range's dtype, for positions `cache.length` on;
         the cache advances by T. Raises TensorRejected when the shape does not fit, PositionMismatch beyond
-        `cache.max_tokens`; the cache is untouched then."""
+        `cache.max_tokens`, InvalidInput for another span's cache; the cache is untouched then."""
+        if cache.span != self.span:
+            raise InvalidInput(f"a cache of blocks {cache.span} does not fit blocks {self.span}")
         if hidden_BTD.ndim != 3 or hidden_BTD.shape[0] != cache.batch or hidden_BTD.shape[2] != self.hidden_size:
             raise TensorRejected(f"expected [{cache.batch}, T, {self.hidden_size}], not {list(hidden_BTD.shape)}")
         start = cache.length
@@ -71,6 +73,10 @@ class BlockRange:
             costs = self._layer_costs[first : first + len(span)]
             self._views[span] = BlockRange(view_of(self._base, first, len(span)), span, layer_costs=costs)
         return self._views[span]
+
+    def parameters(self) -> Iterator[Tensor]:
+        """The weights; views give those they share."""
+        return iter(self._base.parameters())
 
     def kv_bytes(self, batch: int, tokens: int) -> int:
         """The most bytes a cache of `batch` rows and `tokens` positions ever reserves."""

@@ -11,6 +11,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from corolla_core.protocol.errors import InvalidInput, PositionMismatch
+from corolla_core.protocol.span import Span
 
 
 class ReservedLayer(DynamicLayer):  # type: ignore[misc]
@@ -87,10 +88,10 @@ class SpanCache:
     `length` counts the positions held. Not thread-safe: used by the compute thread only.
     """
 
-    def __init__(self, config: Any, *, batch: int, max_tokens: int) -> None:
+    def __init__(self, config: Any, span: Span, *, batch: int, max_tokens: int) -> None:
         if batch < 1 or max_tokens < 1:
             raise InvalidInput(f"a cache holds at least one row and position, not {batch} and {max_tokens}")
-        self.batch, self.max_tokens = batch, max_tokens
+        self.span, self.batch, self.max_tokens = span, batch, max_tokens
         self.length = 0
         self.entries = DynamicCache(config=config)
         for index, layer in enumerate(self.entries.layers):
@@ -115,7 +116,7 @@ class SpanCache:
     def reorder(self, indices: Sequence[int]) -> None:
         """Row i becomes what row `indices[i]` was (beam search). Raises InvalidInput unless there is one index in
         range for each row."""
-        if len(indices) != self.batch or any(not 0 <= index < self.batch for index in indices):
+        if len(indices) != self.batch or any(type(i) is not int or not 0 <= i < self.batch for i in indices):
             raise InvalidInput(f"reorder needs {self.batch} row numbers below {self.batch}")
         with torch.inference_mode():
             self.entries.reorder_cache(torch.tensor(indices, dtype=torch.int64))
