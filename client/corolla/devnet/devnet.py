@@ -13,22 +13,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from corolla_core.chain.deploy import deploy_all
-from corolla_core.chain.models import Models
-from corolla_core.chain.sender import TransactionSender
-from corolla_core.chain.token import Token
-
 from corolla.devnet.ganache import Ganache
 from corolla.devnet.node import DevnetNode, NodePlan, node_environ
 from corolla.devnet.process import Child, stop_recorded
 from corolla.devnet.state import DevnetState
+from corolla_core.chain.account import Call
+from corolla_core.chain.deploy import Terms, deploy_all
 from corolla_core.chain.devnet_keys import devnet_signer
 from corolla_core.chain.keystore import create_account, load_account
+from corolla_core.chain.models import Models
 from corolla_core.chain.network import Network
 from corolla_core.chain.rpc import Chain
+from corolla_core.chain.sender import TransactionSender
+from corolla_core.chain.token import Token
 from corolla_core.model.checkpoint import open_checkpoint
 from corolla_core.model.manifest import Manifest
 from corolla_core.protocol.errors import ConfigError
+from corolla_core.protocol.receipt import NumericClass
 from corolla_core.protocol.signature import Signer
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.units import ONE_NECTAR, Nectar, Wei
@@ -50,7 +51,7 @@ class DevnetPlan:
     spans: tuple[Span, ...]
     standbys: tuple[Span, ...] = ()
     price: int = DEFAULT_PRICE
-    unbonding_delay: int | None = None
+    terms: Terms | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -90,6 +91,7 @@ class Devnet:
         self._bootstrap: Child | None = None
         self._network: Network | None = None
         self._client: Funded | None = None
+        self._faucet: TransactionSender | None = None
 
     async def __aenter__(self) -> Devnet:
         await self.start()
@@ -141,12 +143,11 @@ class Devnet:
         bootstrap = self._start_bootstrap()
         await self.chain.start()
         self._progress("deploying the contracts")
-        faucet = devnet_signer(0)
-        delay = {} if self.plan.unbonding_delay is None else {"unbonding_delay": self.plan.unbonding_delay}
-        deployed = await deploy_all(self.chain.url, faucet, **delay)
+        deployed = await deploy_all(self.chain.url, devnet_signer(0), name=NAME, terms=self.plan.terms)
         ready = await bootstrap.wait_event("event", "ready", within=_BOOTSTRAP_SECONDS)
-        self._network = dataclasses.replace(deployed, name=NAME, bootstrap=(ready["maddr"],))
+        self._network = dataclasses.replace(deployed, bootstrap=(ready["maddr"],))
         self._network.save(self.network_file.parent)
+        self._faucet = TransactionSender(await Chain.connect(self._network), devnet_signer(0))
         self._progress("publishing the model")
         await self._publish()
         self._progress("funding the accounts")
@@ -172,6 +173,9 @@ class Devnet:
         await self.stop_nodes()
         if self._bootstrap is not None:
             await self._bootstrap.stop(grace=5.0)
+        if self._faucet is not None:
+            await self._faucet.chain.close()
+            self._faucet = None
         await self.chain.stop()
         DevnetState.forget(self.folder)
 
@@ -203,25 +207,15 @@ class Devnet:
         return Funded(signer, keystore)
 
     async def _fund(self, signer: Signer, *, funds: Nectar, gas: Wei) -> None:
-        faucet = devnet_signer(0)
-        await self.chain.rpc(
-            "eth_sendTransaction",
-            {"from": faucet.address, "to": signer.address, "value": hex(gas), "gas": hex(21_000)},
-        )
-        chain = await Chain.connect(self.network)
-        try:
-            await Token(chain, TransactionSender(chain, faucet)).mint(signer.address, funds)
-        finally:
-            await chain.close()
+        faucet = self._require_faucet()
+        await faucet.send(Call(signer.address, b"", value=gas, about="gas money"))
+        await Token(faucet.chain, faucet).mint(signer.address, funds)
 
     async def _publish(self) -> None:
         manifest = Manifest.beside(open_checkpoint(self.plan.model))
-        chain = await Chain.connect(self.network)
-        try:
-            models = Models(chain, TransactionSender(chain, devnet_signer(0)))
-            await models.publish(manifest.name, manifest.root, manifest.block_roots, ["fp32"])
-        finally:
-            await chain.close()
+        faucet = self._require_faucet()
+        models = Models(faucet.chain, faucet)
+        await models.publish(manifest.name, manifest.root, manifest.block_roots, [NumericClass.FP32])
 
     async def _make_nodes(self) -> None:
         plan = NodePlan(
@@ -249,6 +243,11 @@ class Devnet:
                         detached=self._detached,
                     )
                 )
+
+    def _require_faucet(self) -> TransactionSender:
+        if self._faucet is None:
+            raise ConfigError("the devnet is not started")
+        return self._faucet
 
     def _start_bootstrap(self) -> Child:
         command = [
