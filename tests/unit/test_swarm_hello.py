@@ -126,6 +126,6 @@ def test_hello_out_of_order_is_refused() -> None:
 def test_a_hello_that_does_not_parse_is_malformed() -> None:
     header = b"".join(encode(Greeting(1, bytes(32))))[8:]
     assert decode_hello(memoryview(header)) == Greeting(1, bytes(32))
-    for broken in (b"", header[:-1], header + b"x", b"\xff" * 40):
+    for broken in (b"", header[:-1], header + b"x", b"\xff" * 40, b"\x91\xa2\x8b\x8b"):
         with pytest.raises(MalformedMessage):
             decode_hello(memoryview(broken))

@@ -321,7 +321,12 @@ def _field_to_wire(value: Any) -> Any:
 def _field_from_wire(value: Any) -> Any:
     if isinstance(value, dict):
         text = value.get("int")
-        if isinstance(text, str) and len(text) <= 79 and text.lstrip("-").isdecimal() and abs(int(text)) < _MAX_INT:
+        if (
+            isinstance(text, str)
+            and len(text) <= 79
+            and text.removeprefix("-").isdecimal()
+            and abs(int(text)) < _MAX_INT
+        ):
             return int(text)
         return None
     if isinstance(value, list):

@@ -60,7 +60,7 @@ class AnnouncementValidator(RecordValidatorBase):  # type: ignore[misc]
         try:
             subkey = _bytes_decoder.decode(record.subkey)
             announcement = SignedAnnouncement.decode(_bytes_decoder.decode(record.value)).announcement
-        except (msgspec.MsgspecError, InvalidInput):
+        except (msgspec.MsgspecError, ValueError, InvalidInput):
             return False
         return (
             announcement.network == self._network

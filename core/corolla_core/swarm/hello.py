@@ -62,7 +62,7 @@ def decode_hello(header: memoryview) -> Greeting | Claim | Proof:
     """Raises MalformedMessage."""
     try:
         return _decoder.decode(header)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, ValueError) as error:  # a tag that is not UTF-8 is a bare ValueError
         raise MalformedMessage(f"hello does not parse: {error}") from None
 
 
