@@ -9,7 +9,7 @@ from corolla_core.protocol.errors import InvalidInput, SessionUnknown, VoucherOv
 from corolla_core.protocol.ids import Address, Hash32, ModelRoot, SessionId, TrancheId
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.sumtree import Leaf, SumProof
-from corolla_core.protocol.units import Nectar, UnixTime
+from corolla_core.protocol.units import MAX_UINT128, Nectar, UnixTime
 from corolla_core.protocol.voucher import SignedVoucher, Voucher
 from corolla_core.store.receipts import ReceiptLog
 from corolla_core.store.records import Earnings, KeptVoucher, SessionRecord
@@ -189,7 +189,9 @@ def _add_earned(connection: Connection, hour: int, amount: int) -> None:
     if known is None:
         connection.execute(earned_hours.insert().values(hour=hour, earned=amount))
     else:
-        connection.execute(update(earned_hours).where(here).values(earned=known + amount))
+        connection.execute(
+            update(earned_hours).where(here).values(earned=min(known + amount, MAX_UINT128))
+        )  # a statistic refuses no money
 
 
 def _key(table: Table, tranche_id: TrancheId, payee: Address) -> ColumnElement[bool]:

@@ -12,10 +12,10 @@ from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, StatementError
 from sqlalchemy.pool import StaticPool
 
-from corolla_core.protocol.errors import StoreError
+from corolla_core.protocol.errors import CorollaError, StoreError
 from corolla_core.store.migrate import upgrade
 
 P = ParamSpec("P")
@@ -42,14 +42,19 @@ class Store:
     def open(cls, url: str | Path) -> Store:
         """Connect and migrate to the newest schema. Raises StoreError."""
         engine = _engine(_url(url))
-        with _typed_errors():
-            upgrade(engine)
+        try:
+            with _typed_errors():
+                upgrade(engine)
+        except BaseException:
+            engine.dispose()
+            raise
         return cls(engine)
 
     async def run(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`fn(*args, **kwargs)` on the store's thread. A cancelled caller abandons the answer, never the write."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, functools.partial(fn, *args, **kwargs))
+        work = loop.run_in_executor(self._thread, functools.partial(fn, *args, **kwargs))
+        return await asyncio.shield(work)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -105,11 +110,10 @@ def _url(given: str | Path) -> URL:
 
 
 def _engine(url: URL) -> Engine:
-    kind = url.get_backend_name()
-    if kind == "postgresql":
+    if url.drivername == "postgresql+psycopg":
         return create_engine(url, pool_size=2, pool_pre_ping=True, connect_args={"connect_timeout": 5})
-    if kind != "sqlite":
-        raise StoreError(f"no support for {kind} databases", reason="invalid")
+    if url.drivername != "sqlite":
+        raise StoreError(f"no support for {url.drivername} databases", reason="invalid")
     arguments: dict[str, Any] = {"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False}
     if url.database in (None, "", ":memory:"):
         engine = create_engine(url, poolclass=StaticPool, connect_args=arguments)
@@ -146,8 +150,12 @@ def _typed_errors() -> Iterator[None]:
     except DBAPIError as error:
         reason = _reason(error.orig)
         raise StoreError(f"the database refused: {error.orig}", reason=reason) from error
-    except NoSuchModuleError as error:
-        raise StoreError(str(error), reason="invalid") from error
+    except StatementError as error:  # a value did not fit its column, before the database saw it
+        if isinstance(error.orig, CorollaError):
+            raise error.orig from None
+        raise StoreError(f"cannot be stored: {error.orig}", reason="invalid") from error
+    except OverflowError as error:
+        raise StoreError(f"cannot be stored: {error}", reason="invalid") from error
 
 
 _SQLITE_REASONS = {5: "locked", 6: "locked", 8: "unavailable", 10: "unavailable", 14: "unavailable", 13: "full"}
