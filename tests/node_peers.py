@@ -120,7 +120,7 @@ class FakeBlocks:
 class FakeTranche:
     payer: Address
     signer: Address
-    root: SumNode
+    sum_node: SumNode
     expiry: UnixTime
 
 

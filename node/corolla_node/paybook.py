@@ -61,7 +61,7 @@ class Paybook:
             return known.account
         tranche = await self._tranches.tranche(tranche_id)
         ledger.check_tranche(
-            root=tranche.root,
+            root=tranche.sum_node,
             expiry=tranche.expiry,
             leaf=leaf,
             proof=proof,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -41,7 +41,9 @@ class Blocks(Protocol):
 
     def new_cache(self, batch: int, max_tokens: int) -> Cache: ...
 
-    def forward(self, hidden_BTD: torch.Tensor, cache: Cache) -> torch.Tensor: ...
+    def forward(self, hidden_BTD: torch.Tensor, cache: Any) -> torch.Tensor:
+        """`cache` is one that `new_cache` gave."""
+        ...
 
     def sub(self, span: Span) -> Blocks: ...
 
@@ -77,7 +79,7 @@ class Dialer(Protocol):
 
 
 class OnChainTranche(Protocol):
-    """A tranche as the escrow records it. `total` is what it locked."""
+    """A tranche as the escrow records it. `sum_node` is the root of its tree and the amount it locked."""
 
     @property
     def payer(self) -> Address: ...
@@ -86,7 +88,7 @@ class OnChainTranche(Protocol):
     def signer(self) -> Address: ...
 
     @property
-    def root(self) -> SumNode: ...
+    def sum_node(self) -> SumNode: ...
 
     @property
     def expiry(self) -> UnixTime: ...

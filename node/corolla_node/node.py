@@ -1,0 +1,193 @@
+"""A whole node, put together: joins the swarm, loads its blocks, stakes, and serves until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from random import Random
+from time import time
+
+import structlog
+
+from corolla_core.chain.devnet_keys import DEVNET_CHAIN_IDS
+from corolla_core.chain.escrow import Escrow
+from corolla_core.chain.models import Models
+from corolla_core.chain.network import Network
+from corolla_core.chain.registry import Registry
+from corolla_core.chain.rpc import Chain
+from corolla_core.chain.sender import TransactionSender
+from corolla_core.chain.token import Token
+from corolla_core.model.checkpoint import Checkpoint
+from corolla_core.model.manifest import Manifest
+from corolla_core.protocol.errors import ConfigError
+from corolla_core.protocol.ids import address
+from corolla_core.protocol.pricing import Price
+from corolla_core.protocol.signature import Signer
+from corolla_core.protocol.span import Span
+from corolla_core.store.store import Store
+from corolla_core.swarm.directory import Directory
+from corolla_core.swarm.libp2p import Libp2p
+from corolla_node.books import Books
+from corolla_node.config import NodeSettings
+from corolla_node.data_dir import DataDir
+from corolla_node.desk import Policy
+from corolla_node.loading import (
+    DTYPES,
+    NUMERIC_CLASS,
+    blocks_that_fit,
+    choose_blocks,
+    load,
+    measure_throughput,
+    open_model,
+)
+from corolla_node.onchain import EscrowTill, check_model, ensure_registered
+from corolla_node.redeemer import Redeemer, Thrift
+from corolla_node.running import Ready, Running, Stop
+from corolla_node.server import Offer
+from corolla_node.serving import Terms, serving
+
+_log = structlog.get_logger(__name__)
+_RPC_SECONDS = 30.0
+
+Report = Callable[[str, int, int], None]
+"""Progress of one phase: (what, done, in all)."""
+
+
+async def run_node(
+    settings: NodeSettings,
+    *,
+    signer: Signer,
+    network: Network,
+    data_dir: DataDir,
+    stop: Stop,
+    on_ready: Callable[[Ready], None],
+    report: Report = lambda what, done, total: None,
+    rng: Random | None = None,
+) -> None:
+    """Serve until `stop` is asked. Raises ConfigError, ModelError, ChainError, NetworkError or InsufficientFunds when
+    the node cannot come up."""
+    if settings.model is None:
+        raise ConfigError("name a model to serve")
+    async with AsyncExitStack() as stack:
+        chain = await stack.enter_async_context(await Chain.connect(network, deadline=_RPC_SECONDS))
+        directory = await stack.enter_async_context(_joined(settings, network, data_dir))
+        checkpoint, manifest = await asyncio.to_thread(open_model, settings.model)
+        await check_model(Models(chain), manifest, NUMERIC_CLASS[settings.dtype])
+        span = settings.span or await _choose(settings, checkpoint, manifest, directory, rng or Random())
+        blocks = await asyncio.to_thread(
+            load,
+            checkpoint,
+            manifest,
+            span,
+            device=settings.device,
+            dtype=settings.dtype,
+            progress=lambda done, total: report(f"loading blocks {span}", done, total),
+        )
+        throughput = await asyncio.to_thread(measure_throughput, blocks)
+        sender = TransactionSender(chain, signer)
+        await ensure_registered(
+            Registry(chain, sender),
+            Token(chain, sender),
+            account=signer.address,
+            peer_id=directory.peer_id,
+            owner=address(settings.owner) if settings.owner else None,
+            stake=settings.stake_amount,
+        )
+        store = await stack.enter_async_context(
+            await asyncio.to_thread(Store.open, settings.store or data_dir.store_path)
+        )
+        books = Books(store, payee=signer.address, model_root=manifest.root, clock=time)
+        await books.close_cut_off()
+        escrow = Escrow(chain, sender)
+        offer = Offer(
+            signer.address,
+            manifest.root,
+            blocks,
+            manifest.weight_root,
+            NUMERIC_CLASS[settings.dtype],
+            Price(settings.price),
+        )
+        libp2p = Libp2p(directory)
+        stack.push_async_callback(libp2p.stop)
+        gc.collect()
+        gc.freeze()  # weights and modules live as long as the process: the collector need not look at them again
+        served = await stack.enter_async_context(
+            serving(
+                offer,
+                _terms(settings, network),
+                signer=signer,
+                tranches=escrow,
+                memory=books,
+                write=books.write,
+                clock=time,
+                fallback=libp2p,
+            )
+        )
+        await libp2p.start(signer, served.server)
+        node = Running(
+            settings,
+            network,
+            data_dir,
+            signer,
+            directory,
+            manifest,
+            span,
+            throughput,
+            served,
+            Redeemer(
+                EscrowTill(chain, escrow),
+                books,
+                clock=time,
+                thrift=_thrift(settings, network),
+                interval=settings.redeem_interval,
+            ),
+        )
+        await node.until_stopped(stop, on_ready)
+
+
+@asynccontextmanager
+async def _joined(settings: NodeSettings, network: Network, data_dir: DataDir) -> AsyncIterator[Directory]:
+    directory = await Directory.start(
+        network=network.name,
+        bootstrap=network.bootstrap,
+        identity_path=data_dir.identity_path,
+        listen=[f"/ip4/{settings.host}/tcp/0"],
+    )
+    try:
+        yield directory
+    finally:
+        await directory.stop()
+
+
+async def _choose(
+    settings: NodeSettings, checkpoint: Checkpoint, manifest: Manifest, directory: Directory, rng: Random
+) -> Span:
+    fitting = await asyncio.to_thread(blocks_that_fit, checkpoint, dtype=DTYPES[settings.dtype])
+    swarm = await directory.lookup(manifest.root, checkpoint.num_blocks)
+    span = choose_blocks(checkpoint, swarm, at_most=min(fitting, settings.max_blocks or fitting), rng=rng)
+    _log.info("chose blocks", span=str(span), nodes_seen=len(swarm))
+    return span
+
+
+def _terms(settings: NodeSettings, network: Network) -> Terms:
+    return Terms(
+        domain=network.domain,
+        policy=Policy(
+            max_chunk_tokens=settings.max_chunk_tokens,
+            payment_grace=settings.payment_grace,
+            orphan_grace=settings.orphan_grace,
+            max_sessions=settings.max_sessions,
+        ),
+        kv_budget=settings.kv_budget,
+        host=settings.host,
+        port=settings.port,
+        expiry_margin=settings.expiry_margin,
+    )
+
+
+def _thrift(settings: NodeSettings, network: Network) -> Thrift:
+    if settings.gas_value is not None:
+        return Thrift(gas_value=settings.gas_value)
+    return Thrift(gas_value=0) if network.chain_id in DEVNET_CHAIN_IDS else Thrift()

@@ -1,0 +1,251 @@
+"""A node that is up: what it does beside serving, and how it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from time import time
+from typing import Any
+
+import structlog
+
+from corolla_core.chain.network import Network
+from corolla_core.model.manifest import Manifest
+from corolla_core.model.tensors import WIRE_DTYPES
+from corolla_core.protocol.errors import CorollaError
+from corolla_core.protocol.ids import Address
+from corolla_core.protocol.signature import Signer
+from corolla_core.protocol.span import Span
+from corolla_core.swarm.announcement import Announcement, NodeState
+from corolla_core.swarm.directory import Directory
+from corolla_node.announcer import Announcer, Condition
+from corolla_node.config import NodeSettings
+from corolla_node.data_dir import DataDir
+from corolla_node.loading import NUMERIC_CLASS
+from corolla_node.metrics import serve_metrics
+from corolla_node.redeemer import Redeemer
+from corolla_node.serving import Serving
+
+_log = structlog.get_logger(__name__)
+
+STATUS_SECONDS = 1.0
+_FINAL_REDEEM_SECONDS = 60.0
+_WITHDRAW_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What a node that serves says of itself."""
+
+    account: Address
+    peer_id: str
+    host: str
+    port: int
+    cert_hash: bytes
+    span: Span
+    model: str
+    model_root: bytes
+    addresses: tuple[str, ...]
+    metrics_port: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "event": "ready",
+            "account": self.account,
+            "peer_id": self.peer_id,
+            "host": self.host,
+            "port": self.port,
+            "cert_hash": self.cert_hash.hex(),
+            "span": str(self.span),
+            "model": self.model,
+            "model_root": self.model_root.hex(),
+            "addresses": list(self.addresses),
+            "metrics_port": self.metrics_port,
+            "pid": os.getpid(),
+        }
+
+
+class Stop:
+    """How a node is told to stop: the first SIGTERM drains, SIGINT or a second SIGTERM does not wait for sessions."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.at_once = asyncio.Event()
+
+    def listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self.drain)
+        loop.add_signal_handler(signal.SIGINT, self.now)
+
+    def drain(self) -> None:
+        if self.asked.is_set():
+            self.at_once.set()
+        self.asked.set()
+
+    def now(self) -> None:
+        self.at_once.set()
+        self.asked.set()
+
+
+class Running:
+    """A node that is up: what it does beside serving."""
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        network: Network,
+        data_dir: DataDir,
+        signer: Signer,
+        directory: Directory,
+        manifest: Manifest,
+        span: Span,
+        throughput: int,
+        served: Serving,
+        redeemer: Redeemer,
+    ) -> None:
+        self._settings = settings
+        self._network = network
+        self._data_dir = data_dir
+        self._signer = signer
+        self._directory = directory
+        self._manifest = manifest
+        self._span = span
+        self._measured = throughput
+        self._served = served
+        self._redeemer = redeemer
+        self._started = time()
+        self._announcer = Announcer(
+            directory,
+            self._template(),
+            signer=signer,
+            condition=self._condition,
+            clock=time,
+            ttl_ms=int(settings.announce_ttl * 1000),
+        )
+
+    async def until_stopped(self, stop: Stop, on_ready: Callable[[Ready], None]) -> None:
+        async with AsyncExitStack() as stack:
+            metrics_port = None
+            if self._settings.metrics_port is not None:
+                metrics_port, stop_metrics = serve_metrics(self._settings.metrics_port, self.status)
+                stack.push_async_callback(asyncio.to_thread, stop_metrics)
+            await self._announcer.announce()
+            async with asyncio.TaskGroup() as tasks:
+                working = [
+                    tasks.create_task(self._announcer.run()),
+                    tasks.create_task(self._redeemer.run()),
+                    tasks.create_task(self._keep_status()),
+                ]
+                on_ready(self._ready(metrics_port))
+                await stop.asked.wait()
+                await self._leave(stop)
+                for task in working:
+                    task.cancel()
+            self._data_dir.write_status(self.status() | {"state": "stopped"})
+
+    async def _leave(self, stop: Stop) -> None:
+        _log.info("draining", sessions=self._served.server.sessions)
+        self._served.server.draining = True
+        self._announcer.changed()
+        drained = asyncio.create_task(
+            self._served.server.drain(0 if stop.at_once.is_set() else self._settings.drain_timeout)
+        )
+        hurried = asyncio.create_task(stop.at_once.wait())
+        await asyncio.wait([drained, hurried], return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        drained.cancel()
+        with suppress(asyncio.CancelledError):
+            await drained
+        await self._served.server.drain(0)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_WITHDRAW_SECONDS):
+                await self._announcer.withdraw()
+        try:
+            await self._served.bookkeeper.flush()
+            async with asyncio.timeout(_FINAL_REDEEM_SECONDS):
+                await self._redeemer.redeem(final=True)
+        except (CorollaError, TimeoutError) as error:
+            _log.warning("vouchers are left in the store for the next start", error=str(error))
+
+    def status(self) -> dict[str, Any]:
+        """What `node status --json` shows."""
+        server, timings = self._served.server, self._served.timings
+        return {
+            "account": self._signer.address,
+            "pid": os.getpid(),
+            "network": self._network.name,
+            "model": self._manifest.name,
+            "model_root": self._manifest.root.hex(),
+            "span": str(self._span),
+            "state": str(self._state()),
+            "host": self._settings.host,
+            "port": self._served.listener.port,
+            "peer_id": self._directory.peer_id,
+            "price": self._settings.price,
+            "sessions": server.sessions,
+            "queued": server.info().queued,
+            "kv_free": self._served.kv.free,
+            "kv_total": self._served.kv.total,
+            "tokens_served": timings.tokens,
+            "throughput": self._throughput() / 1000,
+            "redeemed": str(self._redeemer.total),
+            "timings": timings.summary(),
+            "started_at": self._started,
+            "written_at": time(),
+        }
+
+    async def _keep_status(self) -> None:
+        while True:
+            self._data_dir.write_status(self.status())
+            await asyncio.sleep(STATUS_SECONDS)
+
+    def _state(self) -> NodeState:
+        return NodeState.DRAINING if self._served.server.draining else NodeState.ONLINE
+
+    def _throughput(self) -> int:
+        return round(1000 * self._served.timings.throughput()) or self._measured
+
+    def _condition(self) -> Condition:
+        return Condition(self._state(), self._throughput(), self._served.server.kv_free_tokens)
+
+    def _ready(self, metrics_port: int | None) -> Ready:
+        return Ready(
+            account=self._signer.address,
+            peer_id=self._directory.peer_id,
+            host=self._public_host,
+            port=self._served.listener.port,
+            cert_hash=self._served.listener.cert_hash,
+            span=self._span,
+            model=self._manifest.name,
+            model_root=self._manifest.root,
+            addresses=tuple(self._directory.addresses()),
+            metrics_port=metrics_port,
+        )
+
+    @property
+    def _public_host(self) -> str:
+        return self._settings.public_host or self._settings.host
+
+    def _template(self) -> Announcement:
+        return Announcement(
+            network=self._network.name,
+            model_root=self._manifest.root,
+            span=self._span,
+            account=self._signer.address,
+            peer_id=self._directory.peer_id,
+            host=self._public_host,
+            port=self._served.listener.port,
+            cert_hash=self._served.listener.cert_hash,
+            price_per_token_block=self._settings.price,
+            numeric_class=NUMERIC_CLASS[self._settings.dtype],
+            wire_dtypes=tuple(WIRE_DTYPES),
+            throughput=self._measured,
+            kv_free_tokens=0,
+            state=NodeState.LOADING,
+            issued_at=0,
+            expires_at=1,
+        )

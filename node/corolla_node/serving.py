@@ -1,0 +1,117 @@
+"""The serving part of a node, put together: from a listener to a compute thread, over given blocks and books."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from corolla_core.protocol.eip712 import Domain
+from corolla_core.protocol.signature import Signer
+from corolla_core.swarm.dial import Fallback, dial
+from corolla_core.swarm.listener import Listener
+from corolla_core.swarm.messages import Endpoint
+from corolla_node.bookkeeper import Batch, Bookkeeper
+from corolla_node.desk import Desk, Policy
+from corolla_node.kv_pool import KvPool
+from corolla_node.links import Links
+from corolla_node.paybook import Paybook
+from corolla_node.ports import Clock, Link, LinkHandler, Memory, Tranches
+from corolla_node.receipts import Issuer, signing_thread
+from corolla_node.scheduler import Scheduler
+from corolla_node.server import Offer, Server
+from corolla_node.timings import StepTimings
+
+INBOX_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a node serves, beyond what it offers."""
+
+    domain: Domain
+    policy: Policy = field(default_factory=Policy)
+    kv_budget: int = 2**30
+    host: str = "127.0.0.1"
+    port: int = 0
+    expiry_margin: int = 120
+    epoch: int = 0
+
+
+@dataclass(slots=True)
+class Serving:
+    """A node that takes sessions."""
+
+    server: Server
+    listener: Listener
+    timings: StepTimings
+    bookkeeper: Bookkeeper
+    kv: KvPool
+
+
+@asynccontextmanager
+async def serving(
+    offer: Offer,
+    terms: Terms,
+    *,
+    signer: Signer,
+    tranches: Tranches,
+    memory: Memory,
+    write: Callable[[Batch], Awaitable[None]],
+    clock: Clock,
+    fallback: Fallback | None = None,
+) -> AsyncIterator[Serving]:
+    """Serve until the block ends; sessions that are left then are ended. Raises NetworkError when the port is taken.
+
+    Drain first (`server.drain`) to end politely. Everything accepted is on disk when this returns.
+    """
+    loop = asyncio.get_running_loop()
+    scheduler = Scheduler(loop)
+    bookkeeper = Bookkeeper(write)
+    signing = signing_thread()
+
+    async def dialer(endpoint: Endpoint, /, *, handler: LinkHandler) -> Link:
+        return await dial(endpoint, identity=signer, handler=handler, fallback=fallback)
+
+    async with asyncio.TaskGroup() as tasks:
+        desk = Desk(
+            loop=loop,
+            policy=terms.policy,
+            scheduler=scheduler,
+            paybook=Paybook(
+                payee=signer.address,
+                domain=terms.domain,
+                tranches=tranches,
+                memory=memory,
+                bookkeeper=bookkeeper,
+                clock=clock,
+                expiry_margin=terms.expiry_margin,
+            ),
+            bookkeeper=bookkeeper,
+            links=Links(dialer, tasks),
+            inbox=KvPool(INBOX_BYTES),
+            timings=StepTimings(),
+            signing=signing,
+            issuer=Issuer(signer, terms.domain.chain_id, terms.epoch, offer.model_root, offer.numeric_class),
+            clock=clock,
+        )
+        kv = KvPool(terms.kv_budget)
+        server = Server(offer, desk, kv=kv, tasks=tasks)
+        listener = Listener(signer, server, host=terms.host, port=terms.port)
+        await listener.start()
+        scheduler.start()
+        writer = tasks.create_task(bookkeeper.run())
+        try:
+            yield Serving(server, listener, desk.timings, bookkeeper, kv)
+        finally:
+            await server.drain(0)
+            await desk.links.close()
+            await listener.stop()
+            await asyncio.to_thread(scheduler.stop)
+            # What the compute thread handed back last is charged before the books are closed.
+            await asyncio.sleep(0)
+            await asyncio.to_thread(signing.shutdown)
+            await asyncio.sleep(0)
+            await bookkeeper.stop()
+            await writer
