@@ -13,7 +13,7 @@ VENV := $(CURDIR)/.venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 MODEL := $(COROLLA_HOME)/models/smollm2-135m-instruct/corolla.manifest.json
-GANACHE := contracts/node_modules/ganache/dist/node/cli.js
+NPM := contracts/node_modules/.lock-installed
 PYTEST_ARGS ?=
 
 .PHONY: help setup demo test test-contracts test-python bench lint format clean
@@ -21,7 +21,7 @@ PYTEST_ARGS ?=
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMPS)/python $(GANACHE) $(MODEL) ## Python environment, Ganache and the model
+setup: $(STAMPS)/python $(NPM) $(MODEL) ## Python environment, Ganache and the model
 
 demo: setup ## three paid nodes answer a question from a real model on a real chain
 	@$(BIN)/python -m corolla.demo
@@ -32,24 +32,24 @@ test-python: setup ## unit, property, integration and end-to-end tests (PYTEST_A
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 test-contracts: $(STAMPS)/contracts ## the contracts' tests, under Brownie on Ganache
-	contracts/scripts/test.sh
+	bash contracts/scripts/test.sh
 
 bench: setup ## the benchmark table, and benchmarks/results.json
 	$(BIN)/python -m benchmarks
 
-lint: $(STAMPS)/python $(STAMPS)/contracts ## ruff, mypy, import-linter, and that the shipped ABI is the contracts'
+lint: $(STAMPS)/python $(NPM) ## ruff, mypy, import-linter, and that the shipped ABI is the contracts'
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	contracts/scripts/export --check
+	node contracts/scripts/compile.mjs --check
 
 format: $(STAMPS)/python ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean: ## remove what setup made (not COROLLA_HOME: it holds keys)
-	rm -rf $(VENV) contracts/.venv contracts/node_modules contracts/build
+	rm -rf $(VENV) contracts/.venv contracts/.venv-slither contracts/node_modules contracts/build
 
 # The newest suitable Python, unless PYTHON names one.
 $(STAMPS)/python: pyproject.toml
@@ -65,15 +65,14 @@ $(STAMPS)/python: pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@mkdir -p $(STAMPS) && touch $@
 
-$(GANACHE): contracts/package-lock.json
+$(NPM): contracts/package-lock.json
 	@command -v npm >/dev/null && command -v node >/dev/null || { echo "Corolla's devnet needs Node.js 20 and npm." >&2; exit 1; }
 	@echo "==> Ganache, solc and OpenZeppelin into contracts/node_modules"
-	@cd contracts && npm ci --no-audit --no-fund --loglevel=error
-	@touch $@
+	@cd contracts && npm ci --no-audit --no-fund --loglevel=error && cp package-lock.json node_modules/.lock-installed
 
-$(STAMPS)/contracts: $(GANACHE) contracts/requirements.txt contracts/scripts/setup.sh | $(STAMPS)/python
+$(STAMPS)/contracts: $(NPM) contracts/requirements.txt contracts/requirements-slither.txt contracts/scripts/setup.sh | $(STAMPS)/python
 	@echo "==> Brownie into contracts/.venv (some minutes the first time)"
-	@contracts/scripts/setup.sh
+	@bash contracts/scripts/setup.sh
 	@touch $@
 
 $(MODEL): | $(STAMPS)/python
