@@ -30,6 +30,7 @@ from corolla_core.model.source import (
 )
 from corolla_core.protocol.errors import ModelError, UnsupportedModel, WeightsCorrupt, WeightsMissing
 
+MAX_RUN_BYTES = 64 * 1024 * 1024
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all)."""
 
@@ -159,7 +160,7 @@ def open_checkpoint(ref: str, *, cache_dir: Path | None = None) -> Checkpoint:
 
 
 def _runs(entries: Sequence[TensorEntry]) -> list[list[TensorEntry]]:
-    """The entries grouped into stretches of one file without a gap."""
+    """The entries grouped into stretches of one file without a gap, none much longer than MAX_RUN_BYTES."""
     by_file: dict[str, list[TensorEntry]] = defaultdict(list)
     for entry in entries:
         by_file[entry.file].append(entry)
@@ -167,7 +168,7 @@ def _runs(entries: Sequence[TensorEntry]) -> list[list[TensorEntry]]:
     for group in by_file.values():
         end = -1
         for entry in sorted(group, key=lambda e: (e.start, e.end)):
-            if entry.start == end:
+            if entry.start == end and entry.end - runs[-1][0].start <= MAX_RUN_BYTES:
                 runs[-1].append(entry)
             else:
                 runs.append([entry])

@@ -11,6 +11,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
@@ -37,13 +38,15 @@ class HttpSource:
         self._lock = Lock()
 
     def folder(self, files: Sequence[str]) -> Path:
-        (self._folder / "ranges").mkdir(parents=True, exist_ok=True)
-        for file in files:
-            content = self._get(file)
-            if content is None:
-                (self._folder / file).unlink(missing_ok=True)
-            else:
-                _write_atomically(self._folder / file, [content])
+        try:
+            for file in files:
+                content = self._get(file)
+                if content is None:
+                    (self._folder / file).unlink(missing_ok=True)
+                else:
+                    _write_atomically(self._folder / file, [content])
+        except OSError as error:
+            raise ModelError(f"cannot keep {self._base} in {self._folder}: {error}") from None
         return self._folder
 
     def size(self, file: str) -> int:
@@ -60,17 +63,21 @@ class HttpSource:
         cached = self._folder / "ranges" / key
         if not _read_checked(cached, buffers, length):
             self._fetch(file, start, buffers, size=size)
-            _write_atomically(cached, [*buffers, _digest(buffers)])
+            with suppress(OSError):  # a full disk costs the next start a download, not this one its weights
+                _write_atomically(cached, [*buffers, _digest(buffers)])
 
     def _version(self, file: str) -> tuple[int, str]:
         """(bytes in all, entity tag), asked once with a request for the first byte."""
         with self._lock:
             if file not in self._versions:
-                with self._request(file, {"Range": "bytes=0-0"}) as response:
-                    if response.status_code == 404:
-                        raise WeightsMissing(f"{self._base} has no {file}", names=[file])
-                    total = self._total(response, file)
-                    tag = response.headers.get("etag") or response.headers.get("last-modified") or ""
+                try:
+                    with self._request(file, {"Range": "bytes=0-0"}) as response:
+                        if response.status_code == 404:
+                            raise WeightsMissing(f"{self._base} has no {file}", names=[file])
+                        total = self._total(response, file)
+                        tag = response.headers.get("etag") or response.headers.get("last-modified") or ""
+                except httpx.TransportError as error:
+                    raise ModelError(f"cannot reach {self._base}{file}: {error}") from None
                 self._versions[file] = (total, tag)
             return self._versions[file]
 

@@ -94,7 +94,8 @@ class Sampler:
 class StopWatcher:
     """Turns one sequence's tokens into text as it may be shown: never half a character, nothing of a stop string.
 
-    Push every token; what `push` and finally `flush` return adds up to the text. `stopped` is the stop string met.
+    Push every token; what `push` and finally `flush` return adds up to the text before the stop string that was
+    complete first, which is then `stopped`.
     """
 
     def __init__(self, tokenizer: Any, stop: Sequence[str] = ()) -> None:
@@ -136,9 +137,10 @@ class StopWatcher:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def _release(self, *, final: bool) -> str:
-        found = min(((at, stop) for stop in self._stop if (at := self._pending.find(stop)) >= 0), default=None)
-        if found is not None:
-            at, self.stopped = found
+        # the one complete first, so that how tokens cut the text does not matter
+        found = [(at + len(stop), at, stop) for stop in self._stop if (at := self._pending.find(stop)) >= 0]
+        if found:
+            _, at, self.stopped = min(found)
             text, self._pending = self._pending[:at], ""
             return text
         keep = 0 if final else max((_overlap(self._pending, stop) for stop in self._stop), default=0)

