@@ -1,0 +1,120 @@
+"""What generates: a model's ends here, its blocks out there, and the money to pay for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from corolla.chat import ChatSession
+from corolla.generation import Tape, TextModel, TextStream
+from corolla.links import Links
+from corolla.peers import Peers
+from corolla.pipeline import Policy, Shape
+from corolla.session import Session
+from corolla.values import ChatMessage
+from corolla.wallet import Wallet
+from corolla_core.model.sampling import SamplingParams
+from corolla_core.protocol.errors import InvalidInput
+from corolla_core.protocol.ids import Hash32
+from corolla_core.protocol.receipt import SignedReceipt
+from corolla_core.protocol.span import Span
+
+KeepReceipts = Callable[[Sequence[SignedReceipt]], Awaitable[None]]
+
+DEFAULT_CHAT_TOKENS = 1024
+
+
+class Engine:
+    """Opens sessions as texts and conversations need them, and closes every one of them."""
+
+    def __init__(
+        self,
+        *,
+        model: TextModel,
+        hidden_size: int,
+        context: int | None,
+        chain_id: int,
+        peers: Peers,
+        links: Links,
+        wallet: Wallet,
+        keep_receipts: KeepReceipts,
+        weight_root: Callable[[Span], Hash32] | None = None,
+        policy: Policy | None = None,
+    ) -> None:
+        self._model = model
+        self._hidden_size = hidden_size
+        self._context = context
+        self._chain_id = chain_id
+        self._peers = peers
+        self._links = links
+        self._wallet = wallet
+        self._keep_receipts = keep_receipts
+        self._weight_root = weight_root
+        self._policy = policy or Policy()
+        self._sessions: set[Session] = set()
+
+    def stream(
+        self, prompt: str | Sequence[ChatMessage], params: SamplingParams, *, logprobs: bool = False
+    ) -> TextStream:
+        """A text of its own, in a session of its own."""
+        return TextStream(
+            self._model,
+            prompt,
+            params,
+            tape=Tape(self._model),
+            open_session=self._open_for,
+            close_session=self._close_after,
+            logprobs=logprobs,
+        )
+
+    def chat(self, *, system: str | None = None, capacity: int = DEFAULT_CHAT_TOKENS) -> ChatSession:
+        """A conversation that keeps its session from turn to turn."""
+        return ChatSession(
+            self._model,
+            make=self.open_session,
+            finish=self.finish,
+            capacity=min(capacity, self._context or capacity),
+            largest=self._context,
+            system=system,
+        )
+
+    async def open_session(self, tape: Tape, max_tokens: int, batch: int = 1) -> Session:
+        """A session of `max_tokens` positions. Raises NoRoute, PaymentError, ChainError, StoreError."""
+        session = Session(
+            shape=Shape(batch, max_tokens, self._hidden_size),
+            chain_id=self._chain_id,
+            peers=self._peers,
+            links=self._links,
+            wallet=self._wallet,
+            inputs=tape.inputs,
+            weight_root=self._weight_root,
+            policy=self._policy,
+        )
+        self._sessions.add(session)
+        try:
+            await session.open()
+        except BaseException:
+            self._sessions.discard(session)
+            raise
+        return session
+
+    async def finish(self, session: Session) -> None:
+        """Settle and close a session, and keep its receipts."""
+        self._sessions.discard(session)
+        try:
+            await session.close()
+        finally:
+            await self._keep_receipts(session.take_receipts())
+
+    async def close(self) -> None:
+        """Close what is still open."""
+        await asyncio.gather(*(self.finish(session) for session in list(self._sessions)), return_exceptions=True)
+
+    async def _open_for(self, tape: Tape, prompt: Sequence[int], params: SamplingParams) -> tuple[Session, int]:
+        needed = len(prompt) + params.max_tokens
+        if self._context is not None and needed > self._context:
+            raise InvalidInput(f"{needed} positions are more than the model's context of {self._context}")
+        return await self.open_session(tape, needed), 0
+
+    async def _close_after(self, session: Session, reusable: bool) -> None:
+        await self.finish(session)

@@ -1,0 +1,109 @@
+"""The client's own share of the model: tokenizer, embeddings, head. All of its torch work runs on one thread."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+from corolla.values import ChatMessage
+from corolla_core.model.checkpoint import Checkpoint, open_checkpoint
+from corolla_core.model.front import load_front
+from corolla_core.model.head import load_head
+from corolla_core.model.manifest import Manifest
+from corolla_core.model.sampling import StopWatcher
+from corolla_core.protocol.errors import InvalidInput, UnsupportedModel
+from corolla_core.protocol.ids import Hash32, ModelRoot
+from corolla_core.protocol.span import Span
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class LocalModel:
+    """Everything but `run` is for the compute thread (`await model.run(model.embed, …)`), plain attributes excepted."""
+
+    def __init__(self, *, checkpoint: Checkpoint, manifest: Manifest, wire_dtype: torch.dtype = torch.float32) -> None:
+        """Reads the weights of the front and the head. Raises ModelError."""
+        self.name = manifest.name
+        self.manifest = manifest
+        self.num_blocks = checkpoint.num_blocks
+        self.hidden_size = checkpoint.hidden_size
+        self.eos_ids = frozenset(checkpoint.eos_token_ids)
+        self.context = int(getattr(checkpoint.text_config, "max_position_embeddings", 0) or 0)
+        self.tokenizer: Any = checkpoint.tokenizer()
+        self._front = load_front(checkpoint, manifest=manifest)
+        self._head = load_head(checkpoint, manifest=manifest)
+        self._wire_dtype = wire_dtype
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="corolla-model")
+
+    @property
+    def root(self) -> ModelRoot:
+        return self.manifest.root
+
+    def weight_root(self, span: Span) -> Hash32:
+        """What nodes that serve `span` must state."""
+        return self.manifest.weight_root(span)
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`work(*args, **kwargs)` on the compute thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, functools.partial(work, *args, **kwargs))
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def prompt_ids(self, prompt: str | Sequence[ChatMessage]) -> list[int]:
+        """Token ids of a text as it is, or of a conversation through the model's chat template. Raises InvalidInput."""
+        ids = list(self.tokenizer(prompt).input_ids) if isinstance(prompt, str) else self._chat_ids(list(prompt))
+        if not ids:
+            raise InvalidInput("an empty prompt")
+        return ids
+
+    def embed(self, ids_BT: Sequence[Sequence[int]], position: int) -> Tensor:
+        """Hidden states `[B, T, D]` in wire dtype."""
+        hidden = self._front.embed(torch.tensor(ids_BT, dtype=torch.int64), position=position)
+        return hidden.to(self._wire_dtype)
+
+    def logits(self, hidden_BTD: Tensor) -> Tensor:
+        """Logits `[B, V]` of the last position."""
+        return self._head.logits(hidden_BTD[:, -1:])[:, -1]
+
+    def watcher(self, stop: Sequence[str]) -> StopWatcher:
+        return StopWatcher(self.tokenizer, stop)
+
+    def _chat_ids(self, messages: list[ChatMessage]) -> list[int]:
+        if not getattr(self.tokenizer, "chat_template", None):
+            raise UnsupportedModel(f"{self.name} has no chat template: give it plain text")
+        for message in messages:
+            if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+                raise InvalidInput("a message has a role and a content")
+        encoded = self.tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=True, return_dict=True
+        )
+        return list(encoded["input_ids"])
+
+
+def load_local(
+    ref: str, *, expected_root: ModelRoot | None = None, wire_dtype: torch.dtype = torch.float32
+) -> LocalModel:
+    """The client's share of the checkpoint `ref`. Raises ModelError when it is not the version `expected_root`."""
+    checkpoint = open_checkpoint(ref)
+    manifest = Manifest.beside(checkpoint)
+    if expected_root is not None and manifest.root != expected_root:
+        raise UnsupportedModel(f"{ref} is another version of {manifest.name} than the network serves")
+    return LocalModel(checkpoint=checkpoint, manifest=manifest, wire_dtype=wire_dtype)
+
+
+def checkpoint_ref(model: str, *, models_dir: Path) -> tuple[str | None, str]:
+    """`(name, checkpoint)` of what a user calls a model: a name whose checkpoint is in `models_dir`, or a checkpoint
+    (a directory, `hf:org/name`, a URL) whose manifest states the name."""
+    if "/" in model or model.startswith((".", "~", "hf:")) or Path(model).is_dir():
+        return None, model
+    return model, str(models_dir / model)

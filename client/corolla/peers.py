@@ -1,0 +1,115 @@
+"""The nodes a client knows of: what the directory says, how far each is, and which to leave alone for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
+from corolla.router import Candidate
+from corolla_core.protocol.errors import NetworkError, PeerMisbehaved, PeerUnreachable
+from corolla_core.protocol.ids import Address, ModelRoot
+from corolla_core.swarm.announcement import Announcement, NodeState
+from corolla_core.swarm.messages import Endpoint
+
+_log = structlog.get_logger(__name__)
+
+#: Seconds a node is left alone after it misbehaved, and after anything else went wrong with it.
+MISBEHAVED_SECONDS = 600.0
+FAILED_SECONDS = 20.0
+#: Announcements older than this are looked up again before a new route is chosen.
+FRESH_SECONDS = 10.0
+_DEFAULT_RTT = 0.02
+_UNKNOWN_SECONDS_PER_BLOCK = 0.05
+
+
+class Lookup(Protocol):
+    """The part of `Directory` a client needs."""
+
+    async def lookup(self, model_root: ModelRoot, num_blocks: int) -> list[Announcement]: ...
+
+
+class Peers:
+    """Who serves one model. `rtt` gives measured round trips in seconds, None where there is none yet."""
+
+    def __init__(
+        self,
+        directory: Lookup,
+        model_root: ModelRoot,
+        num_blocks: int,
+        *,
+        rtt: Callable[[Address], float | None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.model_root = model_root
+        self.num_blocks = num_blocks
+        self._directory = directory
+        self._rtt = rtt
+        self._clock = clock
+        self._known: dict[Address, Announcement] = {}
+        self._looked_up_at: float | None = None
+        self._shunned: dict[Address, float] = {}
+        self._looking = asyncio.Lock()
+
+    async def refresh(self, *, within: float = FRESH_SECONDS) -> None:
+        """Look up, unless that was done less than `within` seconds ago. A lookup that fails leaves what was known;
+        NetworkError only when nothing is."""
+        async with self._looking:
+            if self._looked_up_at is not None and self._clock() - self._looked_up_at < within:
+                return
+            try:
+                found = await self._directory.lookup(self.model_root, self.num_blocks)
+            except NetworkError as error:
+                if not self._known:
+                    raise
+                _log.warning("the directory does not answer; using what it said before", error=str(error))
+                return
+            for announcement in found:
+                before = self._known.get(announcement.account)
+                if before is not None and before.cert_hash != announcement.cert_hash:
+                    self._forgive(announcement.account)  # another process than the one that failed
+            self._known = {announcement.account: announcement for announcement in found}
+            self._looked_up_at = self._clock()
+
+    def announcements(self) -> list[Announcement]:
+        """Everything last looked up."""
+        return list(self._known.values())
+
+    def candidates(self, *, tokens: int, wire_dtype: str) -> list[Candidate]:
+        """Nodes that take new sessions, speak `wire_dtype` and have room for `tokens` positions; shunned ones not."""
+        return [
+            Candidate(a.account, a.span, a.price, _seconds_per_block(a), self._rtt(a.account) or _DEFAULT_RTT)
+            for a in self._known.values()
+            if a.state is NodeState.ONLINE
+            and wire_dtype in a.wire_dtypes
+            and a.kv_free_tokens >= tokens
+            and a.span.end <= self.num_blocks
+            and not self.shunned(a.account)
+        ]
+
+    def endpoint(self, account: Address) -> Endpoint:
+        """Raises PeerUnreachable for a node the directory does not know."""
+        if account not in self._known:
+            raise PeerUnreachable("the directory has no address for this node", peer=account)
+        return self._known[account].endpoint()
+
+    def shun(self, account: Address, error: Exception) -> None:
+        """Leave a node alone for a while."""
+        seconds = MISBEHAVED_SECONDS if isinstance(error, PeerMisbehaved) else FAILED_SECONDS
+        self._shunned[account] = max(self._shunned.get(account, 0.0), self._clock() + seconds)
+
+    def _forgive(self, account: Address) -> None:
+        if self._shunned.get(account, 0.0) <= self._clock() + FAILED_SECONDS:
+            self._shunned.pop(account, None)
+
+    def shunned(self, account: Address) -> bool:
+        return self._clock() < self._shunned.get(account, float("-inf"))
+
+
+def _seconds_per_block(announcement: Announcement) -> float:
+    if announcement.throughput <= 0:
+        return _UNKNOWN_SECONDS_PER_BLOCK
+    return 1000.0 / announcement.throughput / len(announcement.span)

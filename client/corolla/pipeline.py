@@ -1,0 +1,371 @@
+"""The nodes of one session, joined up: found, paid for, opened, wired, and replaced when they fall away."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from corolla.hop import Hop, pay
+from corolla.links import Link, Links
+from corolla.peers import Peers
+from corolla.receipts import ReceiptChain, Terms, Witness
+from corolla.router import Leg, Preference, find_route, find_spares
+from corolla.wallet import Purse, Wallet, Want
+from corolla_core.protocol.errors import (
+    CorollaError,
+    NetworkError,
+    NoRoute,
+    PeerMisbehaved,
+    PeerTimeout,
+    ServingError,
+    TrancheUnknown,
+)
+from corolla_core.protocol.ids import Address, Hash32, SessionId, address_bytes
+from corolla_core.protocol.span import Span
+from corolla_core.protocol.units import Nectar
+from corolla_core.swarm.messages import Branch, Close, Open, Opened, Rewire, Rewired, amount
+
+_log = structlog.get_logger(__name__)
+
+_LOOK_AGAIN = 0.5
+
+Replay = Callable[[Hop, int], Awaitable[None]]
+"""Sends the client's own inputs `[0, upto)` to a node that is new at the head of the chain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How a session picks and treats nodes. Times are seconds.
+
+    `price_importance`: see `Preference.balanced`. `spares`: chains of substitutes per hop that a tranche has leaves
+    for. `patience`: how long to look for a route that is not there. `step`: how long a step may take, and
+    `step_per_token` what each of its tokens adds.
+    """
+
+    wire_dtype: str = "float32"
+    chunk_tokens: int = 8
+    prefill_tokens: int = 128
+    price_importance: float = 0.5
+    spares: int = 2
+    patience: float = 15.0
+    open_patience: float = 3.0
+    connect: float = 5.0
+    answer: float = 20.0
+    step: float = 60.0
+    step_per_token: float = 0.5
+    max_failovers: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a session reserves: `batch` rows of at most `max_tokens` positions, `hidden` numbers each."""
+
+    batch: int
+    max_tokens: int
+    hidden: int
+
+
+class Pipeline:
+    """`hops` is the chain as it stands, lost ones included until `repair` replaces them."""
+
+    def __init__(
+        self,
+        *,
+        session: SessionId,
+        shape: Shape,
+        chain_id: int,
+        peers: Peers,
+        links: Links,
+        wallet: Wallet,
+        weight_root: Callable[[Span], Hash32] | None = None,
+        policy: Policy | None = None,
+    ) -> None:
+        self.session = session
+        self.shape = shape
+        self.policy = policy or Policy()
+        self.hops: list[Hop] = []
+        self.retired: list[Hop] = []
+        self.client_nonce = secrets.token_bytes(32)
+        self._chain_id = chain_id
+        self._peers = peers
+        self._links = links
+        self._wallet = wallet
+        self._weight_root = weight_root
+        self._opening: dict[Address, Hop] = {}
+        self._lost_here: set[Address] = set()
+
+    @property
+    def whole(self) -> bool:
+        """Whether every block is served by a node that stands and has the history."""
+        return bool(self.hops) and not any(hop.lost or hop.fresh for hop in self.hops)
+
+    def hop(self, account: Address) -> Hop | None:
+        """The hop of a node that is in the chain, or being taken into it."""
+        for hop in self.hops:
+            if hop.account == account and not hop.lost:
+                return hop
+        return self._opening.get(account)
+
+    def lose(self, hop: Hop, error: CorollaError) -> None:
+        """The node is out: `repair` will replace it."""
+        if not hop.lost:
+            _log.info("lost a node", peer=hop.account, span=str(hop.leg.span), error=str(error))
+        self._peers.shun(hop.account, error)
+        self._lost_here.add(hop.account)
+        hop.fail(error)
+
+    async def repair(self, *, replay_to: int, replay: Replay, patience: float) -> None:
+        """Make the chain whole: fill every gap, bring the new nodes to position `replay_to`, wire them in.
+
+        The nodes that stay are told where to send and whom to hear, and compute nothing again. Raises NoRoute when
+        for `patience` seconds nobody can fill a gap, or a PaymentError, ChainError or StoreError.
+        """
+        give_up_at = time.monotonic() + patience
+        rounds = 0
+        while not self.whole:
+            self._retire_lost()
+            try:
+                await self._fill_gaps()
+                await self._wire(replay_to, replay)
+            except NoRoute:
+                if time.monotonic() >= give_up_at:
+                    raise
+                await asyncio.sleep(_LOOK_AGAIN)
+                self._lost_here.clear()  # one that fell away may be back, with nothing of ours in its memory
+                await self._peers.refresh(within=_LOOK_AGAIN)
+            except (NetworkError, ServingError, TimeoutError) as error:
+                rounds += 1
+                _log.info("the chain is not whole yet", error=str(error) or type(error).__name__)
+                if rounds >= self.policy.max_failovers:
+                    raise
+        self._warm_spares()
+
+    def close(self) -> None:
+        """Tell every node that the session is over, and give back what was reserved."""
+        for hop in self.hops:
+            hop.send(Close(self.session))
+        self._release([hop.purse for hop in [*self.hops, *self.retired]])
+
+    def _release(self, purses: Sequence[Purse]) -> None:
+        for purse in purses:
+            purse.release()
+
+    def _retire_lost(self) -> None:
+        lost = [hop for hop in self.hops if hop.lost]
+        self._release([hop.purse for hop in lost])
+        self.retired += [hop for hop in lost if hop.cost]
+        self.hops = [hop for hop in self.hops if not hop.lost]
+
+    # Filling gaps
+
+    async def _fill_gaps(self) -> None:
+        await self._peers.refresh()
+        candidates = self._peers.candidates(tokens=self.shape.max_tokens, wire_dtype=self.policy.wire_dtype)
+        preference = Preference.balanced(candidates, self.policy.price_importance)
+        for gap in gaps([hop.leg.span for hop in self.hops], self._peers.num_blocks):
+            avoid = self._lost_here | {hop.account for hop in self.hops}
+            legs = find_route(candidates, gap, preference=preference, avoid=avoid)
+            spares = find_spares(candidates, legs, depth=self.policy.spares, preference=preference, avoid=avoid)
+            await self._engage(legs, [leg for chains in spares for chain in chains for leg in chain])
+
+    async def _engage(self, legs: Sequence[Leg], spares: Sequence[Leg]) -> None:
+        """Open the session on new nodes, all at once. Raises the first failure, its node out of favour."""
+        index = sum(hop.leg.span.end <= legs[0].span.start for hop in self.hops)
+        before = self.hops[index - 1] if index else None
+        after = self.hops[index] if index < len(self.hops) else None
+        wants = [self._want(leg) for leg in legs] + [self._want(leg, spare=True) for leg in spares]
+        purses = await self._wallet.reserve(wants)
+        hops: list[Hop] = []
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                dials = [tasks.create_task(self._connect(leg.account)) for leg in legs]
+            for leg, dial in zip(legs, dials, strict=True):
+                hops.append(
+                    Hop(
+                        leg=leg,
+                        endpoint=self._peers.endpoint(leg.account),
+                        purse=purses[leg.account],
+                        link=dial.result(),
+                        batch=self.shape.batch,
+                        chunk_tokens=self.policy.chunk_tokens,
+                        upstream=None,
+                        downstream=None,
+                        sent=Witness(self.session),
+                        received=Witness(self.session),
+                    )
+                )
+            chain = [before, *hops, after]
+            self._opening = {hop.account: hop for hop in hops}
+            async with asyncio.TaskGroup() as tasks:
+                for place, hop in enumerate(hops, start=1):
+                    tasks.create_task(self._open(hop, chain[place - 1], chain[place + 1]))
+        except BaseExceptionGroup as group:
+            self._release(list(purses.values()))
+            raise _first(group) from group
+        except BaseException:
+            self._release(list(purses.values()))
+            raise
+        finally:
+            self._opening = {}
+        self.hops[index:index] = hops
+
+    def _want(self, leg: Leg, *, spare: bool = False) -> Want:
+        need = leg.price.of(leg.span, self.shape.batch * self.shape.max_tokens)
+        return Want(leg.account, Nectar(need), spare)
+
+    async def _connect(self, account: Address) -> Link:
+        try:
+            async with asyncio.timeout(self.policy.connect):
+                return await self._links.connect(self._peers.endpoint(account))
+        except (NetworkError, TimeoutError) as error:
+            self._out(account, error)
+            raise
+
+    def _out(self, account: Address, error: Exception) -> None:
+        self._peers.shun(account, error)
+        self._lost_here.add(account)
+
+    async def _open(self, hop: Hop, before: Hop | None, after: Hop | None) -> None:
+        try:
+            opened = await self._ask_to_open(hop, before, after)
+            if self._weight_root is not None and opened.weight_root != self._weight_root(hop.leg.span):
+                raise PeerMisbehaved("serves other weights than the model's", peer=hop.account)
+            hop.purse.settle_with(
+                paid=Nectar(int.from_bytes(opened.paid, "big")), charged=Nectar(int.from_bytes(opened.charged, "big"))
+            )
+        except (CorollaError, TimeoutError) as error:
+            self._out(hop.account, error)
+            if isinstance(error, (NetworkError, ServingError, TimeoutError)):
+                raise
+            # Whatever a node refuses with, to this session it is a node that cannot be used.
+            raise ServingError(f"{hop.account} does not open the session: {error}") from error
+        hop.upstream = None if before is None else before.account
+        hop.downstream = None if after is None else after.account
+        terms = Terms(
+            signer=hop.account,
+            chain_id=self._chain_id,
+            model_root=self._peers.model_root,
+            span=hop.leg.span,
+            weight_root=Hash32(opened.weight_root),
+            session=self.session,
+            client_nonce=self.client_nonce,
+        )
+        hop.chain = ReceiptChain(terms, sent=hop.sent, received=hop.received)
+
+    async def _ask_to_open(self, hop: Hop, before: Hop | None, after: Hop | None) -> Opened:
+        purse, leg = hop.purse, hop.leg
+        message = Open(
+            session=self.session,
+            model_root=self._peers.model_root,
+            start=leg.span.start,
+            end=leg.span.end,
+            batch=self.shape.batch,
+            max_tokens=self.shape.max_tokens,
+            wire_dtype=self.policy.wire_dtype,
+            chunk_tokens=self.policy.chunk_tokens,
+            price=amount(leg.price.per_token_block),
+            tranche_id=purse.tranche_id,
+            cap=amount(purse.leaf.cap),
+            branch=Branch(purse.proof.index, [(node.hash, amount(node.sum)) for node in purse.proof.siblings]),
+            client_nonce=self.client_nonce,
+            upstream=None if before is None else address_bytes(before.account),
+            downstream=None if after is None else after.endpoint,
+        )
+        deadline = time.monotonic() + self.policy.answer
+        while True:
+            try:
+                opened = await hop.ask(message, seconds=self.policy.answer)
+            except TrancheUnknown as error:
+                # A node's view of the chain may be a block behind the one that opened the tranche.
+                if time.monotonic() >= deadline:
+                    raise
+                _log.debug("the node does not see the tranche yet", peer=hop.account, error=str(error))
+                hop.error = None
+                await asyncio.sleep(0.5)
+                continue
+            except TimeoutError:
+                raise PeerTimeout("does not answer Open", peer=hop.account) from None
+            if not isinstance(opened, Opened):
+                raise PeerMisbehaved("answers Open with something else", peer=hop.account)
+            return opened
+
+    # Wiring
+
+    async def _wire(self, replay_to: int, replay: Replay) -> None:
+        """From the client on, tell every node that needs it who is beside it, and bring the fresh ones up to date."""
+        for place, hop in enumerate(list(self.hops)):
+            before = self.hops[place - 1] if place else None
+            after = self.hops[place + 1] if place + 1 < len(self.hops) else None
+            if hop.lost or (after is not None and after.lost):
+                raise NetworkError("a node was lost while the chain was joined up")
+            if before is None and hop.fresh:
+                await self._catch_up(hop, replay_to)
+                await replay(hop, replay_to)
+                hop.fresh = False
+            upstream = None if before is None else before.account
+            downstream = None if after is None else after.account
+            owes = after is not None and after.fresh and replay_to > 0
+            if after is not None and owes:
+                await self._catch_up(after, replay_to)
+            if hop.upstream != upstream or hop.downstream != downstream or owes:
+                await self._rewire(hop, before, after, replay_to if owes else 0)
+            if after is not None:
+                after.fresh = False
+
+    async def _catch_up(self, hop: Hop, replay_to: int) -> None:
+        """Order and pay the work that replaying the history will be to a new node."""
+        if replay_to:
+            hop.order(replay_to)
+            await pay(self._wallet, [hop])
+
+    async def _rewire(self, hop: Hop, before: Hop | None, after: Hop | None, replay_to: int) -> None:
+        upstream = None if before is None else address_bytes(before.account)
+        message = Rewire(self.session, None if after is None else after.endpoint, replay_to, upstream)
+        try:
+            # A replay waits for rows that may still be on their way to this very node, hence the patience.
+            seconds = self.policy.answer + self.policy.step_per_token * replay_to
+            answer = await hop.ask(message, seconds=seconds)
+        except TimeoutError:
+            late = PeerTimeout("does not answer Rewire", peer=hop.account)
+            if after is None or not after.lost:
+                self.lose(hop, late)
+            raise late from None
+        except CorollaError as error:
+            raise NetworkError(f"a rewiring was interrupted: {error}") from error
+        if not isinstance(answer, Rewired):
+            raise PeerMisbehaved("answers Rewire with something else", peer=hop.account)
+        hop.upstream = None if before is None else before.account
+        hop.downstream = None if after is None else after.account
+
+    def _warm_spares(self) -> None:
+        """Connect ahead to the nodes that would replace those of the chain."""
+        candidates = self._peers.candidates(tokens=self.shape.max_tokens, wire_dtype=self.policy.wire_dtype)
+        preference = Preference.balanced(candidates, self.policy.price_importance)
+        legs = [hop.leg for hop in self.hops]
+        for chains in find_spares(candidates, legs, depth=1, preference=preference, avoid=self._lost_here):
+            for chain in chains:
+                self._links.warm([self._peers.endpoint(leg.account) for leg in chain])
+
+
+def gaps(spans: Sequence[Span], total: int) -> list[Span]:
+    """What `spans` (ascending, disjoint) leave of `[0, total)`, as spans."""
+    found, at = [], 0
+    for span in spans:
+        if span.start > at:
+            found.append(Span(at, span.start))
+        at = span.end
+    if at < total:
+        found.append(Span(at, total))
+    return found
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error of a task group worth telling: of several failures at once the first."""
+    for error in group.exceptions:
+        return _first(error) if isinstance(error, BaseExceptionGroup) else error
+    return group

@@ -1,0 +1,133 @@
+"""The receipts of one node in one session: each signed by it, each linked to the one before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from corolla_core.protocol.errors import InvalidInput, InvalidSpan, PeerMisbehaved
+from corolla_core.protocol.ids import ZERO_HASH, Address, Hash32, ModelRoot, SessionId
+from corolla_core.protocol.merkle import Buffer, merkle_root
+from corolla_core.protocol.receipt import NumericClass, Receipt, SignedReceipt, row_leaf
+from corolla_core.protocol.span import Span
+from corolla_core.swarm import messages
+
+#: Rows a witness remembers; beyond it (a receipt that never came) the oldest go.
+_MAX_ROWS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What every receipt of one node in one session must say."""
+
+    signer: Address
+    chain_id: int
+    model_root: ModelRoot
+    span: Span
+    weight_root: Hash32
+    session: SessionId
+    client_nonce: bytes
+
+
+class Witness:
+    """Rows the client itself sent or received: what a receipt says of them can be checked."""
+
+    def __init__(self, session: SessionId) -> None:
+        self._session = session
+        self._leaves: dict[int, Hash32] = {}
+        self._void_below = 0
+
+    def saw(self, position: int, payload: Buffer, *, batch: int, tokens: int) -> None:
+        """A `[batch, tokens, hidden]` tensor travelled, its first row at `position`."""
+        data = memoryview(payload).cast("B")
+        size = data.nbytes // (batch * tokens)
+        for token in range(max(0, self._void_below - position), tokens):
+            rows = [data[(row * tokens + token) * size :][:size] for row in range(batch)]
+            row = rows[0] if batch == 1 else b"".join(rows)
+            self._leaves.pop(position + token, None)
+            self._leaves[position + token] = row_leaf(self._session, position + token, row)
+        while len(self._leaves) > _MAX_ROWS:
+            del self._leaves[next(iter(self._leaves))]
+
+    def crop(self, position: int, *, end: int) -> None:
+        """Rows in `[position, end)` are void. Receipts for them may still come, so nothing is said any more of the
+        positions they had."""
+        self._leaves = {p: leaf for p, leaf in self._leaves.items() if p < position}
+        self._void_below = max(self._void_below, end)
+
+    def root(self, start: int, count: int) -> Hash32 | None:
+        """The root over these rows, or None where not all of them were seen."""
+        if count > len(self._leaves):
+            return None
+        found = [self._leaves.get(p) for p in range(start, start + count)]
+        leaves = [leaf for leaf in found if leaf is not None]
+        return merkle_root(leaves) if len(leaves) == count else None
+
+
+@dataclass(slots=True)
+class ReceiptChain:
+    """`sent` is a witness of the node's input rows where the client sent them, `received` of its outputs."""
+
+    terms: Terms
+    sent: Witness | None = None
+    received: Witness | None = None
+    head: Hash32 = ZERO_HASH
+    end: int = 0
+    kept: list[SignedReceipt] = field(default_factory=list)
+
+    def add(self, message: messages.Receipt) -> SignedReceipt:
+        """The receipt, if it is the next of this chain and true as far as the client can see. Raises PeerMisbehaved."""
+        peer = self.terms.signer
+        try:
+            signed = from_message(message)
+            signer = signed.signer()
+        except (InvalidInput, InvalidSpan) as error:
+            raise PeerMisbehaved(f"sent a receipt that does not parse: {error}", peer=peer) from None
+        receipt, terms = signed.receipt, self.terms
+        stated = (receipt.chain_id, receipt.model_root, receipt.span, receipt.weight_root)
+        agreed = (terms.chain_id, terms.model_root, terms.span, terms.weight_root)
+        if signer != peer or stated != agreed:
+            raise PeerMisbehaved("sent a receipt for something else", peer=peer)
+        if receipt.session_id != terms.session or receipt.client_nonce != terms.client_nonce:
+            raise PeerMisbehaved("sent a receipt of another session", peer=peer)
+        if receipt.prev_receipt_hash != self.head or receipt.pos_start > self.end:
+            raise PeerMisbehaved("sent a receipt that does not follow the one before", peer=peer)
+        for witness, root in ((self.sent, receipt.in_root), (self.received, receipt.out_root)):
+            seen = witness.root(receipt.pos_start, receipt.n_pos) if witness is not None else None
+            if seen is not None and seen != root:
+                raise PeerMisbehaved("signed for other rows than it was sent or sent", peer=peer)
+        self.head = receipt.hash()
+        self.end = receipt.pos_start + receipt.n_pos
+        self.kept.append(signed)
+        return signed
+
+    def take(self) -> list[SignedReceipt]:
+        """The receipts gathered since the last call."""
+        taken, self.kept = self.kept, []
+        return taken
+
+
+def from_message(message: messages.Receipt) -> SignedReceipt:
+    """Raises InvalidInput."""
+    try:
+        numeric_class = NumericClass(message.numeric_class)
+    except ValueError:
+        raise InvalidInput(f"no numeric class {message.numeric_class!r}") from None
+    receipt = Receipt(
+        chain_id=message.chain_id,
+        epoch=message.epoch,
+        model_root=ModelRoot(message.model_root),
+        span=Span(message.start, message.end),
+        weight_root=Hash32(message.weight_root),
+        numeric_class=numeric_class,
+        session_id=SessionId(message.session),
+        client_nonce=message.client_nonce,
+        pos_start=message.pos_start,
+        n_pos=message.n_pos,
+        in_root=Hash32(message.in_root),
+        out_root=Hash32(message.out_root),
+        upstream_receipt_hash=Hash32(message.upstream_receipt_hash),
+        prev_receipt_hash=Hash32(message.prev_receipt_hash),
+        t_in=message.t_in,
+        t_out=message.t_out,
+    )
+    return SignedReceipt(receipt, message.signature)
