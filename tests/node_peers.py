@@ -312,7 +312,9 @@ async def running_node(
 class FakeClient:
     """A client that sends what a test tells it to, and keeps what comes back in order."""
 
-    def __init__(self, world: World, nodes: list[FakeNode], *, name: str = "client", caps: int = 10**6) -> None:
+    def __init__(
+        self, world: World, nodes: list[FakeNode], *, name: str = "client", caps: int = 10**6, dialed: bool = True
+    ) -> None:
         self.world = world
         self.nodes = nodes
         self.signer = signer(name)
@@ -327,7 +329,7 @@ class FakeClient:
         world.chain.known[self.tranche_id] = FakeTranche(
             self.signer.address, self.signer.address, self.tree.root, UnixTime(int(time()) + EXPIRES_IN)
         )
-        self.pipes = [self.dial(node) for node in nodes]
+        self.pipes = [self.dial(node) for node in nodes] if dialed else []
 
     def dial(self, node: FakeNode) -> Pipe:
         return self.world.connect(self.signer.address, self, node.endpoint)
