@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from hashlib import sha256
@@ -34,6 +35,8 @@ class HttpSource:
         self.name = self._base.rstrip("/").rsplit("/", 1)[-1]
         self._folder = cache_dir / sha256(self._base.encode()).hexdigest()[:32]
         self._client = client or httpx.Client(timeout=30.0, follow_redirects=True)
+        if client is None:
+            weakref.finalize(self, self._client.close)
         self._versions: dict[str, tuple[int, str]] = {}
         self._lock = Lock()
 
@@ -89,7 +92,7 @@ class HttpSource:
                 with self._request(file, {"Range": f"bytes={at}-{end - 1}"}) as response:
                     if self._total(response, file) != size:
                         raise WeightsCorrupt("the file changed while it was read", path=self._base + file)
-                    for chunk in response.iter_bytes(_READ_BLOCK):
+                    for chunk in response.iter_raw():  # as it comes: what came before a break stays
                         _scatter(chunk, at - start, buffers)
                         at += len(chunk)
                 if at == end:
