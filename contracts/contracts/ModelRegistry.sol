@@ -83,7 +83,9 @@ contract ModelRegistry is IModelRegistry {
 
     /// @inheritdoc IModelRegistry
     function blockRoot(bytes32 modelId, uint256 version, uint256 blockIndex) external view returns (bytes32) {
-        return _version(modelId, version).blockRoots[blockIndex];
+        bytes32[] storage roots = _version(modelId, version).blockRoots;
+        if (blockIndex >= roots.length) revert BlockUnknown(modelId, version, blockIndex);
+        return roots[blockIndex];
     }
 
     /// @inheritdoc IModelRegistry

@@ -135,6 +135,7 @@ contract NodeRegistry is INodeRegistry, AccessControl, ReentrancyGuard {
     function unjail(address node_) external onlyRole(JAILER_ROLE) {
         Node storage node = _registered(node_);
         if (!_jailed(node)) revert NotJailed(node_);
+        if (node.jailedUntil == type(uint64).max) revert Jailed(node_, node.jailedUntil);
         node.jailedUntil = 0;
         emit NodeUnjailed(node_);
     }

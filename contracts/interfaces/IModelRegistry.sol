@@ -32,6 +32,7 @@ interface IModelRegistry {
     error OwnerIsZero();
     error NotModelOwner(bytes32 modelId, address account);
     error VersionUnknown(bytes32 modelId, uint256 version);
+    error BlockUnknown(bytes32 modelId, uint256 version, uint256 blockIndex);
     error AlreadyDeprecated(bytes32 modelId, uint256 version);
 
     /// @notice Publishes the next version of `name`, and takes the name if it is free.

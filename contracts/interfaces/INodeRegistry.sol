@@ -82,7 +82,7 @@ interface INodeRegistry {
     /// @param until at most `MAX_JAIL` ahead, or `type(uint64).max` for good (tombstone)
     function jail(address node, uint64 until) external;
 
-    /// @notice Ends a jailing early. `JAILER_ROLE`.
+    /// @notice Ends a jailing early, except one for good. `JAILER_ROLE`.
     function unjail(address node) external;
 
     /// @notice Takes up to `amount` of a node's stake, active first, then unbonding. `SLASHER_ROLE`.

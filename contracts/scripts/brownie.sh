@@ -25,7 +25,7 @@ YAML
 export HOME=$home SOLCX_BINARY_PATH=$root/.solc PATH=$root/node_modules/.bin:$PATH OMP_NUM_THREADS=1
 export PYTHONPATH=$root/../core
 command=$1; shift
-if [ "$command" = test ]; then set -- --network ganache-cli "$@"; fi
+if [ "$command" = test ]; then set -- "$@" --network ganache-cli; fi
 status=0
 .venv/bin/brownie "$command" "$@" || status=$?
 exit "$status"

@@ -31,3 +31,11 @@ def world(deployed, fn_isolation):
 def harness(deployed):
     """The protocol's pure functions; nothing to undo after a test."""
     return deployed.harness
+
+
+@pytest.fixture(scope="session")
+def project():
+    """The loaded Brownie project: its contracts by name."""
+    from brownie import project as brownie_project
+
+    return brownie_project.get_loaded_projects()[0]

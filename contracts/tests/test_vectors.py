@@ -63,7 +63,7 @@ def test_sum_tree_leaves_and_roots(harness, tree):
     padding = harness.hashLeaf("0x" + "0" * 40, 0)
     level += [(bytes(padding[0]), 0)] * (width - len(level))
     while len(level) > 1:
-        pairs = zip(level[::2], level[1::2])
+        pairs = zip(level[::2], level[1::2], strict=True)
         level = [(bytes(harness.hashPair(left, right)), left[1] + right[1]) for left, right in pairs]
     assert level == [(raw(tree["root"]["hash"]), int(tree["root"]["sum"]))]
 

@@ -112,17 +112,21 @@ class World:
         domain: Any = None,
         **changes: Any,
     ) -> list[Any]:
-        """One redemption, signed by account `by`; `changes` replace cap, index, siblings or signature."""
+        """One redemption, signed by account `by`. `changes` replace the cap, the signature, or all of the branch."""
         address = Address(accounts[payee].address)
-        index = next(i for i, leaf in enumerate(tranche.tree.leaves) if leaf.payee == address)
-        proof = tranche.tree.proof(index)
+        if "siblings" in changes:
+            cap, index, siblings = changes["cap"], changes["index"], changes["siblings"]
+        else:
+            index = next(i for i, leaf in enumerate(tranche.tree.leaves) if leaf.payee == address)
+            cap = tranche.tree.leaves[index].cap
+            siblings = [[node.hash, node.sum] for node in tranche.tree.proof(index).siblings]
         voucher = Voucher(tranche.id, address, Nectar(cumulative), head)
         signed = voucher.sign(domain or self.domain, signer(by))
         return [
             [tranche.id, address, cumulative, head],
-            changes.get("cap", tranche.tree.leaves[index].cap),
-            changes.get("index", index),
-            changes.get("siblings", [[node.hash, node.sum] for node in proof.siblings]),
+            changes.get("cap", cap),
+            index,
+            siblings,
             changes.get("signature", signed.signature),
         ]
 
@@ -138,7 +142,7 @@ class World:
 
     def govern(self, target: Any, call: bytes) -> Any:
         """Passes a call through the timelock."""
-        arguments = (target, 0, call, b"", b"")
+        arguments = (target, 0, call, bytes(32), bytes(32))
         self.timelock.schedule(*arguments, self.timelock.getMinDelay(), {"from": accounts[0]})
         chain.sleep(self.timelock.getMinDelay() + 1)
         return self.timelock.execute(*arguments, {"from": accounts[0]})
