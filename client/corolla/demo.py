@@ -69,7 +69,11 @@ async def run(question: str, *, tokens: int, nodes: int, folder: Path, out: Cons
         chain = await Chain.connect(devnet.network)
         try:
             async with AsyncClient(
-                network=devnet.network, model=str(checkpoint), signer=devnet.client.signer, spending_limit=_LIMIT
+                network=devnet.network,
+                model=str(checkpoint),
+                signer=devnet.client.signer,
+                spending_limit=_LIMIT,
+                home_dir=devnet.folder,
             ) as client:
                 await client.deposit(_DEPOSIT)
                 before = await _holdings(chain, names)
