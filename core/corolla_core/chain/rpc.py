@@ -122,7 +122,7 @@ class Chain:
 
         retrying = AsyncRetrying(
             stop=late,
-            wait=wait_exponential_jitter(initial=0.1, max=2.0, jitter=0.1),
+            wait=wait_exponential_jitter(multiplier=0.1, max=2.0, jitter=0.1),
             retry=retry_if_exception_type(_Unanswered),
             sleep=self.clock.sleep,
             before_sleep=lambda state: log.debug("rpc.retry", method=method, attempt=state.attempt_number),
