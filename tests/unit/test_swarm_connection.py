@@ -10,13 +10,16 @@ import ssl
 import struct
 import sys
 import time
+from pathlib import Path
 
+import psutil
 import pytest
 from swarm_peers import RawPeer, Recorder, echo, endpoint_of, listening, new_signer, step_of
 
 from corolla_core.protocol.errors import (
     MalformedMessage,
     NetworkError,
+    OutOfCapacity,
     PeerMisbehaved,
     PeerTimeout,
     PeerUnreachable,
@@ -24,10 +27,12 @@ from corolla_core.protocol.errors import (
 )
 from corolla_core.protocol.ids import address_bytes
 from corolla_core.protocol.signature import Signer
+from corolla_core.swarm import tcp
 from corolla_core.swarm.certificate import client_context
 from corolla_core.swarm.connection import Connection, Policy
 from corolla_core.swarm.dial import dial
 from corolla_core.swarm.frame import PREFIX, decode, encode
+from corolla_core.swarm.hello import ClientHello
 from corolla_core.swarm.listener import Listener
 from corolla_core.swarm.messages import AnyMessage, Ask, Close, Endpoint, Fault, Ping, Pong
 
@@ -152,8 +157,6 @@ async def test_a_reset_connection_is_noticed_at_once() -> None:
 
 
 async def _say_hello(peer: RawPeer, listener: Listener, server: Signer) -> None:
-    from corolla_core.swarm.hello import ClientHello
-
     hello = ClientHello(new_signer(), binding=listener.cert_hash, expected=server.address)
     claim, _ = hello.receive(await peer.read_hello())
     assert claim is not None
@@ -352,18 +355,40 @@ async def test_drain_waits_for_a_slow_reader_and_then_goes_on() -> None:
         peer.writer.writelines(encode(Close(SESSION)))
         conn, _, _ = await theirs.next_message()
         peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
-        payload = bytes(4 * 1024 * 1024)
-        for _ in range(6):
+        payload = os.urandom(16 * 1024 * 1024)
+        for _ in range(6):  # more than both sockets' buffers can ever hold
             conn.send(step_of(payload), payload)
         draining = asyncio.create_task(conn.drain())
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.2)
         assert not draining.done()
+        assert conn.buffered > 16 * 1024 * 1024
         peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
         for _ in range(6):
             _, got = decode(memoryview(await peer.read_frame()))
             assert got == payload
         await asyncio.wait_for(draining, 5)
+        assert conn.buffered < 1024 * 1024
         peer.writer.transport.abort()
+
+
+async def test_closing_sends_what_waits_and_does_not_wait_for_ever() -> None:
+    server, theirs = new_signer(), Recorder()
+    async with listening(server, theirs, policy=Policy(close=0.5)) as listener:
+        payload = os.urandom(50 * 1024 * 1024)
+        for reads in (True, False):
+            peer = await RawPeer.authenticated(listener, server.address)
+            peer.writer.writelines(encode(Close(SESSION)))
+            conn, _, _ = await theirs.next_message()
+            if not reads:
+                peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            conn.send(step_of(payload), payload)
+            closing = asyncio.create_task(conn.close())
+            if reads:
+                _, got = decode(memoryview(await peer.read_frame()))
+                assert got == payload
+            await asyncio.wait_for(closing, 5)
+            assert await theirs.next_loss() == (conn, None)
+            peer.writer.transport.abort()
 
 
 async def test_a_ping_flood_without_reading_ends_only_the_flooder() -> None:
@@ -417,3 +442,82 @@ async def test_the_fallback_is_used_only_where_no_connection_can_be_made() -> No
 
 def replace_peer(endpoint: Endpoint, cert_hash: bytes, *, port: int | None = None, peer_id: str = "12D3") -> Endpoint:
     return Endpoint(endpoint.account, endpoint.host, port or endpoint.port, cert_hash, peer_id)
+
+
+async def test_failed_handshakes_leave_no_descriptor_behind() -> None:
+    me = psutil.Process()
+    server = new_signer()
+    async with listening(server, Recorder(), policy=HASTY) as listener:
+        good = endpoint_of(listener, server.address)
+        with socket.create_server(("127.0.0.1", 0)) as mute:
+            silent = Endpoint(good.account, "127.0.0.1", mute.getsockname()[1], good.cert_hash, "")
+
+            async def fail_in_every_way() -> None:
+                with pytest.raises(PeerTimeout):
+                    await dial(silent, identity=new_signer(), handler=Recorder(), timeout=0.05)
+                with pytest.raises(PeerMisbehaved):
+                    await dial(replace_peer(good, bytes(32)), identity=new_signer(), handler=Recorder())
+                _reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+                writer.write(b"GET / HTTP/1.1\r\n\r\n")
+                await asyncio.sleep(0.01)
+                writer.transport.abort()
+                stranger = await RawPeer.connect(listener.port)
+                stranger.writer.transport.abort()
+                conn = await dial(good, identity=new_signer(), handler=Recorder())
+                await conn.close()
+
+            await fail_in_every_way()  # whatever the loop itself opens lazily
+            await asyncio.sleep(HASTY.handshake + 0.3)
+            before = me.num_fds()
+            for _ in range(5):
+                await fail_in_every_way()
+            await asyncio.sleep(HASTY.handshake + 0.3)
+            assert me.num_fds() <= before
+            assert not listener._connections
+
+
+async def test_unfinished_tensors_of_all_peers_share_one_limit() -> None:
+    server, theirs = new_signer(), Recorder()
+    listener = Listener(server, theirs, max_receiving=3_000_000)
+    await listener.start()
+    try:
+        payload = bytes(1_000_000)
+        head, tail = encode(step_of(payload), payload)
+        peers = [await RawPeer.authenticated(listener, server.address) for _ in range(4)]
+        for peer in peers:
+            peer.writer.write(head)
+            peer.writer.write(tail[:100])
+            await asyncio.sleep(0.02)
+        fault, _ = decode(memoryview(await asyncio.wait_for(peers[3].read_frame(), 5)))
+        assert isinstance(fault, Fault)
+        assert isinstance(from_wire(fault.error), OutOfCapacity)
+        for peer in peers[:2]:
+            peer.writer.write(tail[100:])  # those that got in are served
+        for _ in range(2):
+            _, _, got = await theirs.next_message()
+            assert got == payload
+        peers[2].writer.transport.abort()  # and one that never finishes gives its share back
+        await asyncio.sleep(0.05)
+        assert listener._budget.used == 0
+        for peer in peers:
+            peer.writer.transport.abort()
+    finally:
+        await listener.stop()
+
+
+async def test_our_sockets_are_set_for_latency() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sock = await tcp.connect("localhost", server.getsockname()[1])
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        sock.close()
+
+
+def test_loss_based_congestion_control_is_chosen_where_the_kernel_allows_it() -> None:
+    available = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
+    if not available.exists() or not {"cubic", "reno"} & set(available.read_text().split()):
+        pytest.skip("this kernel does not let us choose")
+    with socket.socket() as sock:
+        tcp.tune(sock)
+        chosen = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0")
+        assert chosen in (b"cubic", b"reno")

@@ -19,22 +19,19 @@ import structlog
 from corolla_core.protocol.errors import (
     MalformedMessage,
     NetworkError,
+    OutOfCapacity,
     PeerMisbehaved,
     PeerTimeout,
     PeerUnreachable,
     to_wire,
 )
 from corolla_core.protocol.ids import Address
-from corolla_core.swarm.frame import MAX_BODY_BYTES, Buffer, FrameReader, decode_message, encode
+from corolla_core.swarm.frame import MAX_BODY_BYTES, Budget, Buffer, FrameReader, decode_message, encode
 from corolla_core.swarm.hello import MAX_HELLO_BYTES, Hello, decode_hello
 from corolla_core.swarm.messages import AnyMessage, Fault, Ping, Pong
+from corolla_core.swarm.outbox import Outbox
 
 _log = structlog.get_logger(__name__)
-
-#: Below this a frame is joined into one write; above it the payload is written in slices, so that the transport
-#: stops taking them once the socket is full and the backlog stays countable.
-_JOIN_BYTES = 32 * 1024
-_SLICE_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +76,17 @@ class Connection(asyncio.BufferedProtocol):
         expected: Address | None = None,
         check_channel: Callable[[asyncio.Transport], None] | None = None,
         on_gone: Callable[[Connection], None] | None = None,
+        budget: Budget | None = None,
     ) -> None:
         """For this package's listeners and dialers. `check_channel` raises PeerMisbehaved before a byte is sent;
-        `on_gone` is told when the transport is gone."""
+        `on_gone` is told when the transport is gone; `budget` bounds what many connections receive at once."""
         self.policy = policy or Policy()
         self._hello: Hello | None = hello
         self._handler = handler
         self._peer = expected
         self._check_channel = check_channel
         self._on_gone = on_gone
-        self._reader = FrameReader(max_body=MAX_HELLO_BYTES)
+        self._reader = FrameReader(max_body=MAX_HELLO_BYTES, budget=budget)
         self._reader.decode_header = decode_hello
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = self._loop.create_future()
@@ -96,8 +94,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._finished = False
         self._error: NetworkError | None = None
-        self._writable = asyncio.Event()
-        self._writable.set()
+        self._outbox: Outbox | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._received_at = self._sent_at = self._loop.time()
         self._pings: dict[int, tuple[float, asyncio.Future[float] | None]] = {}
@@ -131,7 +128,7 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def buffered(self) -> int:
         """Bytes sent by us that the operating system has not taken yet."""
-        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+        return 0 if self._outbox is None else self._outbox.buffered
 
     @property
     def remote(self) -> str:
@@ -153,7 +150,8 @@ class Connection(asyncio.BufferedProtocol):
 
     async def drain(self) -> None:
         """Wait until the backlog is below `policy.high_water`. Raises NetworkError when the connection is lost."""
-        await self._writable.wait()
+        if self._outbox is not None:
+            await self._outbox.drain()
         if self._finished:
             raise self._error or PeerUnreachable("the connection is closed", peer=self._peer)
 
@@ -170,9 +168,7 @@ class Connection(asyncio.BufferedProtocol):
     async def close(self) -> None:
         """Flush what was sent and close; returns after `on_lost`. Does nothing on a closed connection."""
         self._finish(None)
-        if self._transport is not None:
-            self._transport.close()
-            self._abort_later()
+        self._close_soon()
         await self.wait_closed()
 
     async def wait_closed(self) -> None:
@@ -187,7 +183,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=self.policy.high_water)
+        self._outbox = Outbox(self._transport, high_water=self.policy.high_water)
         self._received_at = self._sent_at = self._loop.time()
         self._timer = self._loop.call_later(self.policy.handshake, self._hello_late)
         if self._finished:
@@ -213,7 +209,7 @@ class Connection(asyncio.BufferedProtocol):
         try:
             while not self._finished and (frame := self._reader.next()) is not None:
                 self._receive(*frame)
-        except MalformedMessage as error:
+        except (MalformedMessage, OutOfCapacity) as error:
             self._refuse(error)
         except PeerMisbehaved as error:
             self._drop(error)
@@ -224,15 +220,19 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         reason = f"the connection broke: {exc}" if exc else "the peer closed the connection"
         self._finish(PeerUnreachable(reason, peer=self._peer))
+        if self._outbox is not None:
+            self._outbox.clear()
         if self._timer is not None:
             self._timer.cancel()
         self._loop.call_soon(self._set_gone)
 
     def pause_writing(self) -> None:
-        self._writable.clear()
+        if self._outbox is not None:
+            self._outbox.pause()
 
     def resume_writing(self) -> None:
-        self._writable.set()
+        if self._outbox is not None:
+            self._outbox.resume()
 
     # Inside
 
@@ -287,15 +287,9 @@ class Connection(asyncio.BufferedProtocol):
             self._write(encode(message))
 
     def _write(self, buffers: list[Buffer]) -> None:
-        assert self._transport is not None
+        assert self._outbox is not None
         self._sent_at = self._loop.time()
-        if sum(map(len, buffers)) <= _JOIN_BYTES:
-            self._transport.write(b"".join(buffers))
-            return
-        for buffer in buffers:
-            view = memoryview(buffer)
-            for start in range(0, len(view), _SLICE_BYTES):
-                self._transport.write(view[start : start + _SLICE_BYTES])
+        self._outbox.write(buffers)
 
     def _arm_heartbeat(self) -> None:
         due = min(self._received_at + self.policy.dead, self._sent_at + self.policy.idle)
@@ -320,23 +314,28 @@ class Connection(asyncio.BufferedProtocol):
     def _hello_late(self) -> None:
         self._drop(PeerTimeout("the hello took too long", peer=self._peer))
 
-    def _refuse(self, error: MalformedMessage) -> None:
-        """Tell the peer what did not parse, then let go of it."""
-        if self._hello is None and self._transport is not None:
-            self._write(encode(Fault(to_wire(error))))
-            self._finish(PeerMisbehaved(error.message, peer=self._peer))
-            self._transport.close()
-            self._abort_later()
-        else:
-            self._drop(PeerMisbehaved(error.message, peer=self._peer))
+    def _refuse(self, error: MalformedMessage | OutOfCapacity) -> None:
+        """Tell the peer why its bytes are not taken, then let go of it."""
+        refused = PeerMisbehaved(error.message, peer=self._peer)
+        if self._hello is not None:
+            self._drop(refused)
+            return
+        self._write(encode(Fault(to_wire(error))))
+        self._finish(refused)
+        self._close_soon()
 
     def _drop(self, error: NetworkError) -> None:
         self._finish(error)
+        if self._outbox is not None:
+            self._outbox.clear()
         if self._transport is not None:
             self._transport.abort()
 
-    def _abort_later(self) -> None:
-        assert self._transport is not None
+    def _close_soon(self) -> None:
+        """Close once all is sent, or after `policy.close` seconds in any case."""
+        if self._outbox is None or self._transport is None:
+            return
+        self._outbox.close()
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_later(self.policy.close, self._transport.abort)
@@ -346,7 +345,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._finished = True
         self._error = error
-        self._writable.set()
+        self._reader.close()
         lost = error or PeerUnreachable("the connection is closed", peer=self._peer)
         for _sent_at, waiter in self._pings.values():
             if waiter is not None and not waiter.done():

@@ -72,12 +72,9 @@ async def _dial_tls(endpoint: Endpoint, *, identity: Signer, handler: Handler, p
     conn = Connection(hello, handler, policy=policy, expected=peer, check_channel=check_channel)
     try:
         sock = await tcp.connect(endpoint.host, endpoint.port)
-        try:
-            loop = asyncio.get_running_loop()
-            await loop.create_connection(lambda: conn, sock=sock, ssl=_TLS, server_hostname="corolla")
-        except BaseException:
-            sock.close()
-            raise
+        # From here on the socket is the loop's, which closes it when the handshake fails.
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: conn, sock=sock, ssl=_TLS, server_hostname="corolla")
         await conn.authenticated()
     except BaseException:
         conn.drop(PeerUnreachable("the dial was given up", peer=peer))

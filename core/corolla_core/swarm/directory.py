@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import importlib
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -52,12 +54,14 @@ class Directory:
         multiaddrs, by default a free loopback port, or nothing in `client_mode`, where we look up but store for
         nobody. Raises NetworkError when no bootstrap peer answers, ConfigError for a multiaddr that is none.
         """
-        from corolla_core.swarm import dht  # hivemind takes seconds to import: only who joins a swarm pays
+        # hivemind takes seconds to import: only who joins a swarm pays, and nothing else on the loop waits for it.
+        await asyncio.to_thread(importlib.import_module, "corolla_core.swarm.dht")
+        from corolla_core.swarm import dht
 
         for maddr in bootstrap:
             dht.peer_of(maddr)
         if identity_path is not None:
-            dht.ensure_identity(identity_path)
+            await asyncio.to_thread(dht.ensure_identity, identity_path)
         if listen is None:
             listen = () if client_mode else _LOCAL
         daemon = await Daemon.start(

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from corolla_core.protocol.errors import MalformedMessage
+from corolla_core.protocol.errors import MalformedMessage, OutOfCapacity
 from corolla_core.swarm.messages import AnyMessage, Tensor
 
 PREFIX = struct.Struct(">II")
@@ -82,6 +82,23 @@ def decode_message(header: memoryview) -> AnyMessage:
         raise MalformedMessage(f"header does not parse: {error}") from None
 
 
+class Budget:
+    """How many bytes of unfinished large payloads may be held at once, over all readers that share it."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+
+    def take(self, size: int) -> None:
+        """Raises OutOfCapacity."""
+        if self.used + size > self.limit:
+            raise OutOfCapacity("too much is being received at once", needed=size, free=self.limit - self.used)
+        self.used += size
+
+    def give_back(self, size: int) -> None:
+        self.used -= size
+
+
 class FrameReader:
     """Cuts a byte stream into frames without I/O: fill `get_buffer()`, call `filled(n)`, then `next()` until None.
 
@@ -90,8 +107,9 @@ class FrameReader:
     returned are read-only and owned by whoever holds them.
     """
 
-    def __init__(self, *, max_body: int = MAX_BODY_BYTES) -> None:
+    def __init__(self, *, max_body: int = MAX_BODY_BYTES, budget: Budget | None = None) -> None:
         self.max_body = max_body
+        self._budget = budget or Budget(MAX_BODY_BYTES)
         self.decode_header: Callable[[memoryview], Any] = decode_message
         self._buffer = memoryview(bytearray(_RECEIVE_BYTES))
         self._start = 0
@@ -99,10 +117,11 @@ class FrameReader:
         self._large: tuple[Any, memoryview] | None = None
         self._large_filled = 0
 
-    @property
-    def pending(self) -> int:
-        """Bytes received that belong to no finished frame yet."""
-        return self._end - self._start + self._large_filled
+    def close(self) -> None:
+        """Give back what an unfinished payload holds; the reader is of no use afterwards."""
+        if self._large is not None:
+            self._budget.give_back(len(self._large[1]))
+            self._large = None
 
     def get_buffer(self) -> memoryview:
         """Where the next bytes go; never empty as long as `next()` was called until it gave None."""
@@ -117,7 +136,10 @@ class FrameReader:
             self._end += count
 
     def next(self) -> tuple[Any, memoryview] | None:
-        """The next whole frame, or None until more bytes come. Raises MalformedMessage; the stream is then lost."""
+        """The next whole frame, or None until more bytes come.
+
+        Raises MalformedMessage, or OutOfCapacity for a payload that does not fit the budget; the stream is then lost.
+        """
         if self._large is not None:
             return self._finish_large()
         have = self._end - self._start
@@ -145,6 +167,7 @@ class FrameReader:
         split = self._start + payload_start
         message = self.decode_header(self._buffer[self._start + PREFIX.size : split])
         _check_payload(message, payload_size)
+        self._budget.take(payload_size)
         target = np.empty(payload_size, dtype=np.uint8).data
         self._large_filled = self._end - split
         target[: self._large_filled] = self._buffer[split : self._end]
@@ -157,6 +180,7 @@ class FrameReader:
         if self._large_filled < len(target):
             return None
         self._large, self._large_filled = None, 0
+        self._budget.give_back(len(target))
         return message, target.toreadonly()
 
     def _compact(self) -> None:

@@ -16,6 +16,7 @@ from corolla_core.protocol.signature import Signer
 from corolla_core.swarm import tcp
 from corolla_core.swarm.certificate import Certificate, ephemeral_certificate, server_context
 from corolla_core.swarm.connection import Connection, Handler, Policy
+from corolla_core.swarm.frame import Budget
 from corolla_core.swarm.hello import ServerHello
 
 _log = structlog.get_logger(__name__)
@@ -27,6 +28,7 @@ class Listener:
 
     Strangers are bounded: at most `max_unauthenticated` connections in the middle of a handshake (half of them from
     one address), each for at most `policy.handshake` seconds, and `max_connections` in all. More are closed at once.
+    Tensors that are still arriving hold at most `max_receiving` bytes in all.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Listener:
         certificate: Certificate | None = None,
         max_unauthenticated: int = 128,
         max_connections: int = 4096,
+        max_receiving: int = 1024 * 1024 * 1024,
     ) -> None:
         self._identity = identity
         self._handler = handler
@@ -49,6 +52,7 @@ class Listener:
         self._certificate = certificate or ephemeral_certificate()
         self._max_unauthenticated = max_unauthenticated
         self._max_connections = max_connections
+        self._budget = Budget(max_receiving)
         self._tls = server_context(self._certificate)
         self._socket: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
@@ -120,7 +124,9 @@ class Listener:
         """The handshake of one connection, from TLS to the end of the hello."""
         loop = asyncio.get_running_loop()
         hello = ServerHello(self._identity, binding=self.cert_hash)
-        conn = Connection(hello, self._handler, policy=self._policy, on_gone=self._connections.discard)
+        conn = Connection(
+            hello, self._handler, policy=self._policy, on_gone=self._connections.discard, budget=self._budget
+        )
         self._connections.add(conn)
         try:
             with contextlib.suppress(OSError):
@@ -132,9 +138,9 @@ class Listener:
         except (OSError, NetworkError) as error:
             # ssl.SSLError is an OSError; strangers fail handshakes all day, so this is no warning.
             _log.debug("handshake failed", remote=host, error=str(error))
-            self._give_up(conn, sock)
+            conn.drop(PeerUnreachable("the handshake failed"))
         except asyncio.CancelledError:
-            self._give_up(conn, sock)
+            conn.drop(PeerUnreachable("the listener stops"))
             raise
 
     def _handshake_ended(self, host: str, task: asyncio.Task[None]) -> None:
@@ -142,7 +148,3 @@ class Listener:
         self._hosts[host] -= 1
         if not self._hosts[host]:
             del self._hosts[host]
-
-    def _give_up(self, conn: Connection, sock: socket.socket) -> None:
-        conn.drop(PeerUnreachable("the handshake failed"))
-        sock.close()
