@@ -102,7 +102,8 @@ class Pipeline:
     @property
     def whole(self) -> bool:
         """Whether every block is served by a node that stands and has the history."""
-        return bool(self.hops) and not any(hop.lost or hop.fresh for hop in self.hops)
+        served = sum(len(hop.leg.span) for hop in self.hops if not hop.lost and not hop.fresh)
+        return served == self._peers.num_blocks
 
     def hop(self, account: Address) -> Hop | None:
         """The hop of a node that is in the chain, or being taken into it."""

@@ -7,6 +7,7 @@ cheapest chain of hops whose spans join up. A node may serve any part of its spa
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -14,7 +15,7 @@ from statistics import median
 from corolla_core.protocol.errors import NoRoute
 from corolla_core.protocol.ids import Address
 from corolla_core.protocol.pricing import Price
-from corolla_core.protocol.span import Span, uncovered
+from corolla_core.protocol.span import Span
 
 #: What a hop costs beyond computing and the wire: scheduling and framing, measured at about a millisecond.
 HOP_SECONDS = 0.001
@@ -82,27 +83,26 @@ def find_route(
     points = sorted(edges | {want.start, want.end})
     # Uniform-cost search. A label is dominated when a cheaper one at the same point has used no node that still
     # matters (one whose span goes on beyond the point) besides those the label has used too.
-    queue: list[tuple[float, int, tuple[Address, ...], int, tuple[Leg, ...]]] = [(0.0, 0, (), want.start, ())]
+    queue: list[tuple[float, int, tuple[Address, ...], tuple[int, ...]]] = [(0.0, 0, (), (want.start,))]
     settled: dict[int, list[frozenset[Address]]] = {point: [] for point in points}
-    reach = {c.account: c.span.end for c in usable}
+    known = {c.account: c for c in usable}
     while queue:
-        cost, hops, path, point, legs = heapq.heappop(queue)
+        cost, hops, path, stops = heapq.heappop(queue)
+        point = stops[-1]
         if point == want.end:
-            return legs
-        used = frozenset(account for account in path if reach[account] > point)
+            spans = [Span(start, stop) for start, stop in itertools.pairwise(stops)]
+            return tuple(Leg(a, span, known[a].price) for a, span in zip(path, spans, strict=True))
+        used = frozenset(account for account in path if known[account].span.end > point)
         if any(cheaper <= used for cheaper in settled[point]):
             continue
         settled[point].append(used)
-        for c in usable:
-            if not (c.span.start <= point < c.span.end) or c.account in path:
-                continue
-            for stop in points:
-                if point < stop <= c.span.end:
-                    span = Span(point, stop)
-                    leg = Leg(c.account, span, c.price)
-                    total = cost + hop_cost(c, span, preference)
-                    heapq.heappush(queue, (total, hops + 1, (*path, c.account), stop, (*legs, leg)))
-    raise NoRoute("no chain of nodes joins up", missing=uncovered(want.end, []))
+        for c in known.values():
+            if c.span.start <= point < c.span.end and c.account not in path:
+                for stop in points:
+                    if point < stop <= c.span.end:
+                        total = cost + hop_cost(c, Span(point, stop), preference)
+                        heapq.heappush(queue, (total, hops + 1, (*path, c.account), (*stops, stop)))
+    raise NoRoute("no chain of nodes joins up", missing=list(want.blocks()))
 
 
 def find_spares(

@@ -218,7 +218,7 @@ class Session:
     async def _issue(self, part_BTD: Tensor, pos: int, *, keep: int, crop: bool, reorder: Sequence[int] | None) -> int:
         """Order, pay where it must come first, send. Returns the step's number."""
         if not self._pipeline.whole:
-            await self._repair()
+            await self._repair(pos)
         dtype, shape, payload = to_wire(part_BTD)
         tokens = shape[1]
         hops = self._pipeline.hops
@@ -267,7 +267,7 @@ class Session:
         try:
             while number not in self._answers:
                 if self._owing or self._again or not self._pipeline.whole:
-                    await self._repair()
+                    await self._repair(self.position)
                     continue
                 self._news = asyncio.get_running_loop().create_future()
                 try:
@@ -282,14 +282,15 @@ class Session:
         assert answer is not None
         return answer
 
-    async def _repair(self) -> None:
-        """Replace what is lost, pay what is owed, and send again what is not answered."""
+    async def _repair(self, needed: int) -> None:
+        """Replace what is lost, pay what is owed, and send again what is not answered. New nodes get the history up to
+        the first step not answered, or up to position `needed` where there is none."""
         if not self._pipeline.whole:
             self.failovers += 1
             if self.failovers > self.policy.max_failovers:
                 raise NetworkError(f"gave up after {self.policy.max_failovers} failovers")
         waiting = list(self._pending.values())
-        replay_to = waiting[0].pos if waiting else self.position
+        replay_to = waiting[0].pos if waiting else needed
         patience = self.policy.patience
         await self._pipeline.repair(replay_to=replay_to, replay=self._replay, patience=patience)
         for step in waiting:
