@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from corolla.values import ChatMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Reference:
         self.tokenizer = AutoTokenizer.from_pretrained(checkpoint)
         self.model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
 
-    def chat_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    def chat_ids(self, messages: Sequence[ChatMessage]) -> list[int]:
         """A chat's prompt as the model's own template renders it, ready for an answer."""
         text = self.tokenizer.apply_chat_template(
             [dict(each) for each in messages], tokenize=False, add_generation_prompt=True
