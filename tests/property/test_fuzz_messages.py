@@ -228,7 +228,7 @@ class Arena:
     async def check_bystander(self) -> None:
         """The bystander still gets its answers, and soon."""
         self.bystander.send(Close(bytes(16)))
-        _, message, _ = await asyncio.wait_for(self.bystander_heard.messages.get(), 2)
+        _, message, _ = await asyncio.wait_for(self.bystander_heard.messages.get(), 5)
         assert message == Close(bytes(16))
         assert not self.bystander.closed
         while not self.served.losses.empty():

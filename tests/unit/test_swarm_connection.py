@@ -38,7 +38,7 @@ from corolla_core.swarm.messages import AnyMessage, Ask, Close, Endpoint, Fault,
 
 pytestmark = pytest.mark.anyio
 SESSION = bytes(16)
-HASTY = Policy(handshake=0.3, idle=0.1, dead=0.4, close=0.2)
+HASTY = Policy(handshake=0.5, idle=0.2, dead=1.0, close=0.2)
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
@@ -130,7 +130,7 @@ async def test_a_peer_killed_with_sigkill_is_noticed_at_once() -> None:
         began = time.monotonic()
         process.send_signal(signal.SIGKILL)
         lost, error = await ours.next_loss()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 3  # a heartbeat alone would take 15 s
         assert lost is conn
         assert isinstance(error, PeerUnreachable)
         assert error.peer == account
@@ -193,7 +193,7 @@ async def test_a_silent_dialer_is_cut_off_and_never_shown_to_the_handler() -> No
         began = time.monotonic()
         assert await tls_only.ended()
         assert await asyncio.to_thread(plain.recv, 1) == b""
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 4
         plain.close()
         await tls_only.close()
         assert theirs.losses.empty()
@@ -371,24 +371,25 @@ async def test_drain_waits_for_a_slow_reader_and_then_goes_on() -> None:
         peer.writer.transport.abort()
 
 
-async def test_closing_sends_what_waits_and_does_not_wait_for_ever() -> None:
+@pytest.mark.parametrize("reads", [True, False])
+async def test_closing_sends_what_waits_but_does_not_wait_for_ever(reads: bool) -> None:
     server, theirs = new_signer(), Recorder()
-    async with listening(server, theirs, policy=Policy(close=0.5)) as listener:
+    async with listening(server, theirs, policy=Policy(close=20 if reads else 0.3)) as listener:
         payload = os.urandom(50 * 1024 * 1024)
-        for reads in (True, False):
-            peer = await RawPeer.authenticated(listener, server.address)
-            peer.writer.writelines(encode(Close(SESSION)))
-            conn, _, _ = await theirs.next_message()
-            if not reads:
-                peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
-            conn.send(step_of(payload), payload)
-            closing = asyncio.create_task(conn.close())
-            if reads:
-                _, got = decode(memoryview(await peer.read_frame()))
-                assert got == payload
-            await asyncio.wait_for(closing, 5)
-            assert await theirs.next_loss() == (conn, None)
+        peer = await RawPeer.authenticated(listener, server.address)
+        peer.writer.writelines(encode(Close(SESSION)))
+        conn, _, _ = await theirs.next_message()
+        if not reads:
+            peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        conn.send(step_of(payload), payload)
+        closing = asyncio.create_task(conn.close())
+        if reads:
+            _, got = decode(memoryview(await peer.read_frame()))
+            assert got == payload
             peer.writer.transport.abort()
+        await asyncio.wait_for(closing, 10)
+        assert await theirs.next_loss() == (conn, None)
+        peer.writer.transport.abort()
 
 
 async def test_a_ping_flood_without_reading_ends_only_the_flooder() -> None:

@@ -29,6 +29,8 @@ BLOCKS_PER_KEY = 16
 MAX_KEYS = 16_384
 MAX_RECORDS = 512
 
+#: What one hung DHT peer costs a search, once until it is blacklisted for a while (a dead one is refused at once).
+_CALL_SECONDS = 2.0
 _MSGPACK_OVERHEAD = 5
 _bytes_decoder = msgspec.msgpack.Decoder(bytes)
 
@@ -122,6 +124,7 @@ async def join(control: str, *, network: str, bootstrap: Sequence[str], client_m
             initial_peers=list(bootstrap) or None,
             client_mode=client_mode,
             record_validator=AnnouncementValidator(network),
+            wait_timeout=_CALL_SECONDS,
             # No caches: who looks up wants what is stored now, and memory stays bounded.
             cache_locally=False,
             cache_nearest=0,
