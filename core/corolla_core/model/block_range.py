@@ -17,8 +17,18 @@ from corolla_core.model.cache import SpanCache, layer_bytes
 from corolla_core.model.checkpoint import Checkpoint, Progress
 from corolla_core.model.manifest import Manifest
 from corolla_core.model.partial import base_of, layer_list_name, load_part, tensors_needed
-from corolla_core.protocol.errors import InvalidInput, InvalidSpan, NotServed, PositionMismatch, TensorRejected
+from corolla_core.protocol.errors import (
+    InvalidInput,
+    InvalidSpan,
+    NotServed,
+    PositionMismatch,
+    TensorRejected,
+    UnsupportedModel,
+)
 from corolla_core.protocol.span import Span
+
+#: under which a module remembers which block it is in
+_INDEX_NAMES = {"layer_idx", "layer_id"}
 
 
 class BlockRange:
@@ -86,7 +96,7 @@ class BlockRange:
         """(bytes a row, bytes a row and position) of each block's cache, found by running one token and two: right for
         any kind of attention or state, and it brings the weights into memory."""
         one, two = (self._measured(tokens) for tokens in (1, 2))
-        return tuple((max(0, 2 * a - b), max(a, b - a)) if b > a else (a, 0) for a, b in zip(one, two, strict=True))
+        return tuple((2 * a - b, b - a) for a, b in zip(one, two, strict=True))
 
     def _measured(self, tokens: int) -> list[int]:
         cache = self.new_cache(1, tokens)
@@ -117,7 +127,11 @@ def load_blocks(
     if manifest is not None:
         manifest.check_blocks(checkpoint, span, tensors)
     model = load_part(span, checkpoint.config, tensors, dtype=dtype)
-    return BlockRange(view_of(base_of(model), span.start, len(span)).to(device), span)
+    try:
+        return BlockRange(view_of(base_of(model), span.start, len(span)).to(device), span)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        # the trial run inside: some architectures keep state across spans, or masks that need blocks of another kind
+        raise UnsupportedModel(f"blocks {span} of {checkpoint.name} do not run by themselves: {error!s:.200}") from None
 
 
 class _Blocks(nn.ModuleList):
@@ -132,8 +146,8 @@ class _Blocks(nn.ModuleList):
 def view_of(base: Any, first: int, count: int) -> Any:
     """A copy of a decoder holding `count` of its blocks from `first` on, sharing all weights, with indices, caches
     and masks local to the copy. Every list of the config that has one item a block is sliced with them."""
-    name = layer_list_name(base)
-    layers = list(getattr(base, name))
+    list_name = layer_list_name(base)
+    layers = list(getattr(base, list_name))
     view = copy.copy(base)
     view.__dict__["_modules"] = dict(base._modules)
     view.config = config = copy.deepcopy(base.config)
@@ -144,9 +158,9 @@ def view_of(base: Any, first: int, count: int) -> Any:
     kept = [_shallow(layer, config, base.config) for layer in layers[first : first + count]]
     for local, layer in enumerate(kept):
         for module in layer.modules():
-            if "layer_idx" in vars(module):
-                vars(module)["layer_idx"] = local
-    view._modules[name] = _Blocks(kept)
+            for name in _INDEX_NAMES & vars(module).keys():
+                vars(module)[name] = local
+    view._modules[list_name] = _Blocks(kept)
     return view
 
 

