@@ -17,7 +17,8 @@ contract NectarToken is INectarToken, ERC20, ERC20Permit, ERC20Votes, ERC20Burna
     uint256 public constant MAX_SUPPLY = 1e9 * 1e18;
 
     /// @inheritdoc INectarToken
-    // solhint-disable-next-line var-name-mixedcase
+    // An immutable, named as the constant it is, OpenZeppelin's habit.
+    // slither-disable-next-line naming-convention
     address public immutable MINTER;
 
     /// @param treasury gets `supply`
@@ -25,7 +26,8 @@ contract NectarToken is INectarToken, ERC20, ERC20Permit, ERC20Votes, ERC20Burna
     /// @param minter the devnet's faucet; must be zero on any other chain
     constructor(address treasury, uint256 supply, address minter) ERC20("Nectar", "NCTR") ERC20Permit("Nectar") {
         if (minter != address(0) && !Devnet.isDevnet()) revert FaucetOnlyOnDevnet(block.chainid);
-        // slither-disable-next-line missing-zero-check -- zero is the ordinary value: no faucet.
+        // Zero is the ordinary value: no faucet.
+        // slither-disable-next-line missing-zero-check
         MINTER = minter;
         _mint(treasury, supply);
     }
@@ -44,6 +46,8 @@ contract NectarToken is INectarToken, ERC20, ERC20Permit, ERC20Votes, ERC20Burna
         super._update(from, to, value);
     }
 
+    // ERC20Votes calls this override from _update.
+    // slither-disable-next-line dead-code
     function _maxSupply() internal pure override returns (uint256) {
         return MAX_SUPPLY;
     }

@@ -41,7 +41,10 @@ contract NodeRegistry is INodeRegistry, AccessControl, ReentrancyGuard {
     /// @notice The most of a slash that may be paid to anyone; the rest is burned.
     uint256 public constant MAX_REWARD_BPS = 5_000;
     /// @notice Longer than the longest audit window, so that a slash finds the stake; a second on a devnet.
+    // Immutables are named as the constants they are, OpenZeppelin's habit.
+    // slither-disable-next-line naming-convention
     uint64 public immutable MIN_UNBONDING_DELAY;
+    // slither-disable-next-line naming-convention
     IERC20 public immutable TOKEN;
 
     /// @inheritdoc INodeRegistry
@@ -59,6 +62,9 @@ contract NodeRegistry is INodeRegistry, AccessControl, ReentrancyGuard {
         _setMinStake(minStake_);
         _setUnbondingDelay(unbondingDelay_);
     }
+
+    // Every delay here is days long and compared with the block's time, which a proposer moves by seconds at most.
+    // slither-disable-start timestamp
 
     /// @inheritdoc INodeRegistry
     function register(bytes calldata peerId, address owner, uint256 stake) external nonReentrant {
@@ -108,14 +114,15 @@ contract NodeRegistry is INodeRegistry, AccessControl, ReentrancyGuard {
         if (msg.sender != owner && msg.sender != node_) revert NotOwner(node_, msg.sender);
         uint256 unbonding = node.unbonding;
         if (unbonding == 0) revert NothingUnbonding(node_);
-        // slither-disable-next-line timestamp -- delays are days; a proposer's second does not matter.
         if (block.timestamp < node.unbondingAt) revert StillUnbonding(node.unbondingAt);
         (uint256 locked, uint64 until) = node.locks.lockedAt(block.timestamp);
         amount = Math.min(unbonding, Math.saturatingSub(node.stake + unbonding, locked));
-        // slither-disable-next-line incorrect-equality -- an amount we computed, not a balance that can be nudged.
+        // Amounts from our own books, not balances that a stranger could nudge.
+        // slither-disable-start incorrect-equality
         if (amount == 0) revert StakeStillLocked(locked, until);
         node.unbonding = uint96(unbonding - amount);
         if (amount == unbonding) node.unbondingAt = 0;
+        // slither-disable-end incorrect-equality
         emit StakeWithdrawn(node_, owner, amount);
         TOKEN.safeTransfer(owner, amount);
     }
@@ -172,9 +179,13 @@ contract NodeRegistry is INodeRegistry, AccessControl, ReentrancyGuard {
         if (until > latest) revert OutOfBounds("until", until, block.timestamp, latest);
         Node storage node = _nodes[node_];
         Locks memory locks = node.locks;
+        // Only the amount matters here.
+        // slither-disable-next-line unused-return
         (uint256 already,) = locks.lockedAt(block.timestamp);
         uint256 all = uint256(node.stake) + node.unbonding;
         locked = Math.min(amount, Math.saturatingSub(all, already));
+        // An amount from our own books, not a balance that a stranger could nudge.
+        // slither-disable-next-line incorrect-equality
         if (locked == 0 || until <= block.timestamp) return 0;
         node.locks = locks.add(uint96(locked), uint32(until), block.timestamp);
         emit StakeLocked(node_, locked, until);
@@ -256,4 +267,6 @@ contract NodeRegistry is INodeRegistry, AccessControl, ReentrancyGuard {
     function _checkPeerId(bytes calldata peerId) private pure {
         if (peerId.length == 0 || peerId.length > MAX_PEER_ID) revert PeerIdLengthInvalid(peerId.length);
     }
+
+    // slither-disable-end timestamp
 }

@@ -13,6 +13,7 @@ interface INectarToken {
     function mint(address to, uint256 amount) external;
 
     /// @notice The faucet of a devnet; the zero address on every other chain, where nothing can be minted.
-    // solhint-disable-next-line func-name-mixedcase
+    // The getter of an immutable, which is named as the constant it is.
+    // slither-disable-next-line naming-convention
     function MINTER() external view returns (address);
 }

@@ -101,10 +101,10 @@ interface INodeRegistry {
     function lockStake(address node, uint256 amount, uint64 until) external returns (uint256 locked);
 
     /// @notice Sets the least stake of an active node. Governance only, within bounds.
-    function setMinStake(uint256 minStake) external;
+    function setMinStake(uint256 minStake_) external;
 
     /// @notice Sets the unbonding delay of unstakes begun from now on. Governance only, within bounds.
-    function setUnbondingDelay(uint64 unbondingDelay) external;
+    function setUnbondingDelay(uint64 unbondingDelay_) external;
 
     /// @notice Everything about a node; all zero when it never registered.
     function nodeOf(address node) external view returns (NodeView memory);

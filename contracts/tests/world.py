@@ -87,8 +87,11 @@ class World:
 
     def open(self, payer: int, caps: dict[int, int], *, lasts: int = DAY, by: int | None = None) -> OpenTranche:
         """A tranche over payees (account index → cap), opened by the payer or by the session key `by`."""
-        tree = SumTree([Leaf(Address(accounts[i].address), Nectar(cap)) for i, cap in caps.items()])
+        tree = self.tree(caps)
         return self.open_root(payer, tree.root, tree=tree, lasts=lasts, by=by)
+
+    def tree(self, caps: dict[int, int]) -> SumTree:
+        return SumTree([Leaf(Address(accounts[i].address), Nectar(cap)) for i, cap in caps.items()])
 
     def open_root(
         self, payer: int, root: SumNode, *, tree: SumTree | None = None, lasts: int = DAY, by: int | None = None
@@ -98,8 +101,12 @@ class World:
             tx = self.escrow.openTranche(root.hash, root.sum, expiry, {"from": accounts[payer]})
         else:
             tx = self.escrow.openTrancheFor(accounts[payer], root.hash, root.sum, expiry, {"from": accounts[by]})
+        return self.opened(tx, tree)
+
+    def opened(self, tx: Any, tree: SumTree | None) -> OpenTranche:
+        """The tranche a transaction opened."""
         event = tx.events["TrancheOpened"]
-        return OpenTranche(TrancheId(bytes(event["trancheId"])), tree, expiry, event["closesAt"])
+        return OpenTranche(TrancheId(bytes(event["trancheId"])), tree, event["expiry"], event["closesAt"])
 
     def item(
         self,
