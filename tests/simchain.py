@@ -6,6 +6,7 @@ leaves one log with the transaction's data, one to `REVERTER` fails, any other j
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Callable
@@ -108,15 +109,16 @@ class SimChain:
         """How often each piece of data was executed."""
         return Counter(tx.data for block in self.blocks for tx in block.txs)
 
-    def intrude(self, signer: Signer, nonce: int, data: bytes, *, max_fee: int, tip: int) -> None:
+    def intrude(self, signer: Signer, nonce: int, data: bytes, *, max_fee: int, tip: int, to: Address = OTHER) -> None:
         """Another process with the same key sends."""
-        fields = {"type": 2, "chainId": CHAIN_ID, "nonce": nonce, "gas": 21000, "to": OTHER, "value": 0, "data": data}
+        fields = {"type": 2, "chainId": CHAIN_ID, "nonce": nonce, "gas": 21000, "to": to, "value": 0, "data": data}
         fields |= {"maxFeePerGas": max_fee, "maxPriorityFeePerGas": tip}
         self._admit(bytes(Account.sign_transaction(fields, signer.secret).raw_transaction))
 
     # ---- the endpoint ----
 
     async def make_request(self, method: Any, params: Any) -> Any:
+        await asyncio.sleep(0)  # as on a network, others run meanwhile
         self.before(method)
         try:
             answer = {"jsonrpc": "2.0", "id": 1, "result": getattr(self, method)(*params)}
@@ -129,6 +131,7 @@ class SimChain:
         async def sleep(seconds: float) -> None:
             self.time += seconds
             self.tick()
+            await asyncio.sleep(0)
 
         return Clock(lambda: self.time, sleep)
 

@@ -27,7 +27,7 @@ from corolla_core.protocol.ids import Hash32, ModelRoot
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.sumtree import Leaf
 from corolla_core.protocol.units import MAX_UINT128, Nectar, UnixTime
-from corolla_core.store import ClientStore, ClientTranche, IndexStore, KeptBlock, NodeStore, SessionRecord, Store
+from corolla_core.store import ClientStore, ClientTranche, IndexStore, NodeStore, SessionRecord, Store
 from corolla_core.store.migrate import alembic_config, current_version
 from corolla_core.store.schema import HEAD, earned_hours
 
@@ -310,10 +310,10 @@ def test_a_signed_total_never_falls(store: Store, database: str) -> None:
 @pytest.mark.anyio
 async def test_an_index_replaces_its_tail_in_one_step(store: Store) -> None:
     index, other = IndexStore(store, "a"), IndexStore(store, "b")
-    blocks = [KeptBlock(n, Hash32(bytes([n]) * 32), b"e%d" % n) for n in range(5)]
+    blocks = [(n, bytes([n]) * 32, b"e%d" % n) for n in range(5)]
     await index.replace(above=-1, blocks=blocks)
     await other.replace(above=-1, blocks=blocks[:1])
-    fork = [KeptBlock(3, Hash32(b"\xf3" * 32), b"fork")]
+    fork = [(3, b"\xf3" * 32, b"fork")]
     await index.replace(above=2, blocks=fork, forget=[0])
     assert await index.blocks() == [*blocks[1:3], *fork]
     assert await other.blocks() == blocks[:1]

@@ -3,6 +3,7 @@
 from corolla_core.chain.account import Call
 from corolla_core.chain.deploy import Terms, deploy_all
 from corolla_core.chain.escrow import Escrow, Redeemed, RedeemItem, Redemption, Tranche
+from corolla_core.chain.indexer import Indexed, Indexer, Update
 from corolla_core.chain.keystore import account_address, create_account, load_account
 from corolla_core.chain.mined import Log, Mined
 from corolla_core.chain.models import Models, ModelVersion
@@ -17,6 +18,8 @@ __all__ = [
     "Chain",
     "Clock",
     "Escrow",
+    "Indexed",
+    "Indexer",
     "Log",
     "Mined",
     "ModelVersion",
@@ -33,6 +36,7 @@ __all__ = [
     "Token",
     "Tranche",
     "TransactionSender",
+    "Update",
     "account_address",
     "create_account",
     "deploy_all",

@@ -82,8 +82,9 @@ class Abi:
             raise ChainError(f"a {entry['name']} log does not parse: {error}") from None
         return DecodedEvent(entry["name"], {e["name"]: _clean(values[e["name"]], e) for e in entry["inputs"]})
 
-    def event_topics(self) -> list[Hash32]:
-        return [Hash32(topic) for topic in self._events]
+    def topic(self, event: str) -> Hash32:
+        """What the logs of an event begin with."""
+        return next(Hash32(topic) for topic, entry in self._events.items() if entry["name"] == event)
 
     def event_inputs(self) -> dict[str, list[tuple[str, str]]]:
         """`(argument name, type)` lists by event name."""

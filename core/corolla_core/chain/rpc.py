@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 #: JSON-RPC codes that say "later": resource unavailable, limit exceeded
 _BUSY_CODES = frozenset({-32002, -32005})
+_REVERT = re.compile(r"revert(?:ed)?[:\s]*(.*)", re.IGNORECASE | re.DOTALL)
 
 
 class Transport(Protocol):
@@ -219,7 +221,7 @@ def _refusal(error: Any) -> Exception:
         return RpcRefused(str(error)[:200])
     code, message = error.get("code"), str(error.get("message", ""))
     revert = _revert_data(error.get("data"))
-    if revert is not None or "revert" in message.lower():
+    if revert is not None or _REVERT.search(message):
         return TransactionReverted(reason=revert_reason(revert) if revert else _bare_reason(message))
     if code in _BUSY_CODES:
         return _Unanswered(message)
@@ -239,5 +241,5 @@ def _revert_data(data: Any) -> bytes | None:
 
 
 def _bare_reason(message: str) -> str:
-    _, marker, reason = message.partition("revert")
-    return reason.strip(": ")[:200] or "reverted without a reason" if marker else message[:200]
+    said = _REVERT.search(message)
+    return (said[1][:200] if said else "") or "reverted without a reason"

@@ -3,7 +3,7 @@
 from corolla_core.store.client_store import ClientStore
 from corolla_core.store.index_store import IndexStore
 from corolla_core.store.node_store import NodeStore
-from corolla_core.store.records import ClientTranche, Earnings, KeptBlock, KeptVoucher, SessionRecord
+from corolla_core.store.records import ClientTranche, Earnings, KeptVoucher, SessionRecord
 from corolla_core.store.store import Store
 
 __all__ = [
@@ -11,7 +11,6 @@ __all__ = [
     "ClientTranche",
     "Earnings",
     "IndexStore",
-    "KeptBlock",
     "KeptVoucher",
     "NodeStore",
     "SessionRecord",

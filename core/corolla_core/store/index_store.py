@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from sqlalchemy import and_, delete, select
 
-from corolla_core.protocol.ids import Hash32
-from corolla_core.store.records import KeptBlock
 from corolla_core.store.schema import index_blocks
 from corolla_core.store.store import Store
+
+Row = tuple[int, bytes, bytes]
+"""A block: its number, its hash, and its events as the indexer wrote them."""
 
 
 class IndexStore:
@@ -19,23 +20,23 @@ class IndexStore:
         self._store = store
         self._name = name
 
-    async def blocks(self) -> list[KeptBlock]:
+    async def blocks(self) -> list[Row]:
         """Every kept block, lowest first."""
         return await self._store.run(self._blocks)
 
-    async def replace(self, *, above: int, blocks: Sequence[KeptBlock], forget: Sequence[int] = ()) -> None:
+    async def replace(self, *, above: int, blocks: Sequence[Row], forget: Sequence[int] = ()) -> None:
         """In one transaction: drop blocks numbered over `above` and those in `forget`, then keep `blocks`."""
         await self._store.run(self._replace, above, list(blocks), list(forget))
 
-    def _blocks(self) -> list[KeptBlock]:
+    def _blocks(self) -> list[Row]:
         query = select(index_blocks).where(index_blocks.c.name == self._name).order_by(index_blocks.c.number)
         with self._store.transaction() as connection:
             rows = connection.execute(query).all()
-        return [KeptBlock(row.number, Hash32(bytes(row.hash)), bytes(row.events)) for row in rows]
+        return [(row.number, bytes(row.hash), bytes(row.events)) for row in rows]
 
-    def _replace(self, above: int, blocks: list[KeptBlock], forget: list[int]) -> None:
+    def _replace(self, above: int, blocks: list[Row], forget: list[int]) -> None:
         mine = index_blocks.c.name == self._name
-        rows = [{"name": self._name, "number": b.number, "hash": b.hash, "events": b.events} for b in blocks]
+        rows = [{"name": self._name, "number": n, "hash": digest, "events": events} for n, digest, events in blocks]
         with self._store.transaction() as connection:
             connection.execute(delete(index_blocks).where(and_(mine, index_blocks.c.number > above)))
             for start in range(0, len(forget), 500):

@@ -86,12 +86,3 @@ class ClientTranche:
     @property
     def total(self) -> Nectar:
         return Nectar(sum(leaf.cap for leaf in self.leaves))
-
-
-@dataclass(frozen=True, slots=True)
-class KeptBlock:
-    """One block an indexer has seen: its hash and the events in it, as the bytes the indexer gave."""
-
-    number: int
-    hash: Hash32
-    events: bytes
