@@ -1,0 +1,52 @@
+"""The client's settings; see `corolla_core.config.layered` for where they come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from corolla_core.config import LayeredSettings
+from corolla_core.protocol.errors import InvalidInput
+from corolla_core.protocol.units import Nectar, nectar_from_text
+
+
+def _check_amount(text: object) -> object:
+    if text is not None:
+        try:
+            nectar_from_text(str(text))
+        except InvalidInput as error:
+            raise ValueError(str(error)) from None
+    return None if text is None else str(text)
+
+
+class ClientSettings(LayeredSettings):
+    """What `corolla` can be told. Amounts of tokens are decimal text; `account` is a keystore's name or path."""
+
+    table: ClassVar[str] = "client"
+
+    network: str = "devnet"
+    model: str | None = None
+    account: str | None = None
+    password_file: Path | None = None
+    spending_limit: Annotated[str | None, BeforeValidator(_check_amount)] = None
+    store: str | None = None
+    max_tokens: Annotated[int, Field(ge=1)] = 256
+    temperature: Annotated[float, Field(ge=0, le=100)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 0
+    repetition_penalty: Annotated[float, Field(gt=0, le=100)] = 1.0
+    wire_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    chunk_tokens: Annotated[int, Field(ge=1, le=4096)] = 8
+    price_importance: Annotated[float, Field(ge=0)] = 0.5
+    spares: Annotated[int, Field(ge=0, le=8)] = 2
+    tranche_sessions: Annotated[int, Field(ge=1, le=1000)] = 8
+    """how many sessions one tranche has room for"""
+    tranche_hours: Annotated[float, Field(ge=1)] = 24.0
+    threads: Annotated[int | None, Field(ge=1)] = None
+    log_level: Literal["debug", "info", "warning", "error"] = "warning"
+
+    @property
+    def limit(self) -> Nectar | None:
+        return None if self.spending_limit is None else nectar_from_text(self.spending_limit)
