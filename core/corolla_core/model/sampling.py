@@ -9,13 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import (
-    LogitsProcessorList,
-    RepetitionPenaltyLogitsProcessor,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
 
 from corolla_core.model.tensors import is_finite
 from corolla_core.protocol.errors import InvalidInput, TensorRejected
@@ -155,6 +148,15 @@ def _overlap(text: str, stop: str) -> int:
 
 
 def _processors(params: SamplingParams) -> Any:
+    # imported late: a command line that only names SamplingParams should not wait for all of transformers
+    from transformers import (
+        LogitsProcessorList,
+        RepetitionPenaltyLogitsProcessor,
+        TemperatureLogitsWarper,
+        TopKLogitsWarper,
+        TopPLogitsWarper,
+    )
+
     chosen: Any = LogitsProcessorList()
     if params.repetition_penalty != 1:
         chosen.append(RepetitionPenaltyLogitsProcessor(float(params.repetition_penalty)))

@@ -19,8 +19,11 @@ MAX_WIRE_BYTES = 256 * 1024 * 1024
 
 Buffer = bytes | bytearray | memoryview
 
-# Received bytes are immutable and so are the tensors over them; torch says once that writing to them would be wrong.
-warnings.filterwarnings("ignore", message="The given buffer is not writable")
+# Received bytes are immutable and so are the tensors over them; torch says once a process that writing to them would
+# be wrong. Let it be said here, to nobody.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    torch.frombuffer(b"\0", dtype=torch.uint8)
 
 
 def wire_dtype(name: str) -> torch.dtype:
