@@ -87,6 +87,14 @@ def test_a_broken_result_is_made_anew(tmp_path: Path) -> None:
     assert sorted(path.name for path in dest.iterdir()) == ["done"]
 
 
+def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
+    killed = _RACER.replace("time.sleep(0.3)", "import os; os.kill(os.getpid(), 9)")
+    assert subprocess.run([sys.executable, "-c", killed, str(tmp_path / "dest")], check=False).returncode == -9
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] != []
+    made_once(tmp_path / "dest", is_ready=is_ready, make=make)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["dest"]
+
+
 def test_waiting_for_another_process_ends(tmp_path: Path) -> None:
     from filelock import FileLock
 

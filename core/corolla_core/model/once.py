@@ -27,7 +27,10 @@ def made_once(
         with FileLock(dest.parent / f".{dest.name}.lock", timeout=lock_seconds):
             if is_ready(dest):
                 return dest
-            with tempfile.TemporaryDirectory(dest.name, ".", dest.parent, ignore_cleanup_errors=True) as work:
+            prefix = f".making-{dest.name}-"
+            for stale in dest.parent.glob(f"{prefix}*"):  # left by a process that was killed; we hold the lock now
+                shutil.rmtree(stale, ignore_errors=True)
+            with tempfile.TemporaryDirectory(prefix=prefix, dir=dest.parent, ignore_cleanup_errors=True) as work:
                 made = make(Path(work))
                 shutil.rmtree(dest, ignore_errors=True)
                 os.replace(made, dest)
