@@ -55,24 +55,18 @@ class Announcer:
         self._clock = clock
         self._ttl_ms = ttl_ms
         self._last: Announcement | None = None
+        self._withdrawn = False
+        self._posting = asyncio.Lock()
         self._changed = asyncio.Event()
 
     async def announce(self) -> None:
-        """Post the present condition. Raises NetworkError."""
-        condition = self._condition()
-        issued = int(self._clock() * 1000)
-        if self._last is not None:
-            issued = max(issued, self._last.issued_at + 1)
-        announcement = replace(
-            self._template,
-            state=condition.state,
-            throughput=condition.throughput,
-            kv_free_tokens=condition.kv_free_tokens,
-            issued_at=issued,
-            expires_at=issued + self._ttl_ms,
-        )
-        await self._board.announce(announcement.sign(self._signer))
-        self._last = announcement
+        """Post the present condition; nothing after `withdraw`. Raises NetworkError."""
+        async with self._posting:
+            if self._withdrawn:
+                return
+            # Noted before it is posted: a failed post may have reached some peers, and the next must be newer.
+            self._last = self._present()
+            await self._board.announce(self._last.sign(self._signer))
 
     def changed(self) -> None:
         """The condition has changed: announce soon rather than at the next turn."""
@@ -88,6 +82,9 @@ class Announcer:
             except CorollaError as error:
                 _log.warning("the announcement was not taken", error=str(error))
                 pause = _RETRY_SECONDS
+            except Exception:  # libp2p fails in many ways; none of them is worth the node
+                _log.exception("the announcement failed")
+                pause = _RETRY_SECONDS
             try:
                 async with asyncio.timeout(pause):
                     await self._changed.wait()
@@ -96,9 +93,25 @@ class Announcer:
 
     async def withdraw(self) -> None:
         """Tell the swarm that this node is gone. Never fails: the record would expire anyway."""
-        if self._last is None:
-            return
-        try:
-            await self._board.withdraw(self._last, self._signer)
-        except CorollaError as error:
-            _log.warning("the announcement could not be withdrawn", error=str(error))
+        async with self._posting:
+            self._withdrawn = True
+            if self._last is None:
+                return
+            try:
+                await self._board.withdraw(self._last, self._signer)
+            except Exception as error:  # whatever it was, the record expires by itself
+                _log.warning("the announcement could not be withdrawn", error=str(error))
+
+    def _present(self) -> Announcement:
+        condition = self._condition()
+        issued = int(self._clock() * 1000)
+        if self._last is not None:
+            issued = max(issued, self._last.issued_at + 1)
+        return replace(
+            self._template,
+            state=condition.state,
+            throughput=condition.throughput,
+            kv_free_tokens=condition.kv_free_tokens,
+            issued_at=issued,
+            expires_at=issued + self._ttl_ms,
+        )

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from corolla_core.protocol.errors import CorollaError
 from corolla_core.protocol.ids import TrancheId
 from corolla_core.protocol.receipt import SignedReceipt
 from corolla_core.protocol.sumtree import Leaf, SumProof
@@ -106,8 +105,8 @@ class Bookkeeper:
                     await self._urgent.wait()
             try:
                 await self.flush()
-            except CorollaError as error:
-                _log.error("the store does not take what it must keep", error=str(error))
+            except Exception:  # the node goes on serving; what is unwritten stays in the batch
+                _log.exception("the store does not take what it must keep")
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def stop(self) -> None:

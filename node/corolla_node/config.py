@@ -76,6 +76,7 @@ class NodeSettings(LayeredSettings):
     max_chunk_tokens: Annotated[int, Field(ge=1, le=4096)] = 8
     payment_grace: Seconds = 2.0
     orphan_grace: Seconds = 30.0
+    idle_grace: Seconds = 1800.0
     expiry_margin: Annotated[int, Field(ge=0)] = 120
     max_sessions: Annotated[int, Field(ge=1)] = 256
     redeem_interval: Annotated[float, Field(gt=0)] = 60.0

@@ -28,6 +28,8 @@ class Policy:
     """how long an unpaid step waits for its voucher"""
     orphan_grace: float = 30.0
     """how long a session outlives its client's connection"""
+    idle_grace: float = 1800.0
+    """how long a session may go without a step"""
     max_step_tokens: int = 128
     max_sessions: int = 256
     session_queue: int = 64 * MIB

@@ -178,6 +178,7 @@ def _terms(settings: NodeSettings, network: Network) -> Terms:
             max_chunk_tokens=settings.max_chunk_tokens,
             payment_grace=settings.payment_grace,
             orphan_grace=settings.orphan_grace,
+            idle_grace=settings.idle_grace,
             max_sessions=settings.max_sessions,
         ),
         kv_budget=settings.kv_budget,

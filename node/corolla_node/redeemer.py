@@ -105,6 +105,8 @@ class Redeemer:
                 await self.redeem()
             except CorollaError as error:
                 _log.warning("could not redeem now", error=str(error))
+            except Exception:  # an endpoint's nonsense must not end the node
+                _log.exception("redeeming failed")
             await asyncio.sleep(self._interval)
 
     async def redeem(self, *, final: bool = False) -> Nectar:

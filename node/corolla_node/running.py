@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from time import time
@@ -75,6 +75,8 @@ class Stop:
     def __init__(self) -> None:
         self.asked = asyncio.Event()
         self.at_once = asyncio.Event()
+        self.up = False
+        """set by the node once it serves; before that there is nothing to drain"""
 
     def listen(self) -> None:
         loop = asyncio.get_running_loop()
@@ -89,6 +91,21 @@ class Stop:
     def now(self) -> None:
         self.at_once.set()
         self.asked.set()
+
+
+async def supervise(node: Coroutine[Any, Any, None], stop: Stop) -> None:
+    """Run a node; one that is told to stop before it is up is cancelled. Raises what the node raises."""
+    running = asyncio.create_task(node)
+    asked = asyncio.create_task(stop.asked.wait())
+    try:
+        await asyncio.wait({running, asked}, return_when=asyncio.FIRST_COMPLETED)
+        if not running.done() and not stop.up:
+            _log.info("stopped before it was up")
+            running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+    finally:
+        asked.cancel()
 
 
 class Running:
@@ -140,6 +157,7 @@ class Running:
                     tasks.create_task(self._redeemer.run()),
                     tasks.create_task(self._keep_status()),
                 ]
+                stop.up = True
                 on_ready(self._ready(metrics_port))
                 await stop.asked.wait()
                 await self._leave(stop)
@@ -200,7 +218,10 @@ class Running:
 
     async def _keep_status(self) -> None:
         while True:
-            self._data_dir.write_status(self.status())
+            try:
+                self._data_dir.write_status(self.status())
+            except OSError as error:
+                _log.warning("the status cannot be written", error=str(error))
             await asyncio.sleep(STATUS_SECONDS)
 
     def _state(self) -> NodeState:

@@ -227,7 +227,7 @@ class Server:
                 downstream=message.downstream,
                 weight_root=root,
                 lease=lease,
-                on_broken=lambda broken: self._drop(broken, "broken"),
+                on_ended=self._drop,
             )
         except BaseException:
             lease.release()

@@ -22,6 +22,7 @@ from corolla_core.protocol.errors import (
     PeerUnreachable,
     PositionMismatch,
     ServingError,
+    SessionClosed,
     VoucherTooSmall,
     to_wire,
 )
@@ -65,18 +66,20 @@ class Session:
         downstream: Endpoint | None,
         weight_root: Hash32,
         lease: Lease,
-        on_broken: Callable[[Session], object],
+        on_ended: Callable[[Session, str], object],
     ) -> None:
         """Raises OutOfCapacity when no further peer can be dialed."""
         self.agreed = agreed
         self.client = client
         self.upstream = agreed.upstream
         self.orphaned: TimerHandle | None = None
+        self._used_at = desk.loop.time()
+        self._idle = desk.loop.call_later(desk.policy.idle_grace, self._check_idle)
         self._desk = desk
         self._charged = 0
         self._tokens = 0
         self._lease = lease
-        self._on_broken = on_broken
+        self._on_ended = on_ended
         self._bench = Workbench(blocks, agreed)
         self._receipts = ReceiptChain(desk.issuer, agreed, weight_root)
         self._queue: deque[_Waiting | Rewire] = deque()
@@ -93,6 +96,7 @@ class Session:
 
     def submit(self, step: Step, payload: memoryview, received: float) -> None:
         """Take a step in. A refusal goes to the client as a Fault."""
+        self._used_at = self._desk.loop.time()
         try:
             check_shape(step, self.agreed, max_step_tokens=self._desk.policy.max_step_tokens)
             free = self._desk.policy.session_queue - self._queued_bytes
@@ -135,6 +139,7 @@ class Session:
         if self._closed:
             return None
         self._closed = True
+        self._idle.cancel()
         self._unpark()
         if self.orphaned is not None:
             self.orphaned.cancel()
@@ -229,10 +234,19 @@ class Session:
         else:
             self._broken(job.error, item.step.step)
 
+    def _check_idle(self) -> None:
+        """Memory is reserved for the session whether it is used or not: one that is not used must end."""
+        left = self._used_at + self._desk.policy.idle_grace - self._desk.loop.time()
+        if left > 0 or self._job is not None:
+            self._idle = self._desk.loop.call_later(max(left, 1.0), self._check_idle)
+            return
+        self.fault(SessionClosed("no step came for too long"))
+        self._on_ended(self, "idle")
+
     def _broken(self, error: BaseException | None, step: int | None) -> None:
         _log.error("a session broke", session=self.agreed.session, error=str(error), exc_info=error)
         self.fault(ServingError("the session broke inside the node"), step)
-        self._on_broken(self)
+        self._on_ended(self, "broken")
 
     # Payment
 

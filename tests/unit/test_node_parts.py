@@ -295,3 +295,65 @@ async def test_nothing_can_be_lent_from_an_empty_pool() -> None:
         KvPool(0)
     with pytest.raises(InvalidInput):
         KvPool(1).reserve(-1)
+
+
+async def test_a_node_told_to_stop_before_it_is_up_does_not_come_up() -> None:
+    stop, steps = Stop(), []
+
+    async def loading() -> None:
+        steps.append("loading")
+        await asyncio.sleep(60)
+        steps.append("up")
+
+    supervised = asyncio.create_task(supervise(loading(), stop))
+    await until(lambda: steps == ["loading"])
+    stop.drain()
+    async with asyncio.timeout(1):
+        await supervised
+    assert steps == ["loading"]
+
+
+async def test_a_node_that_is_up_leaves_by_itself_and_its_failure_is_not_hidden() -> None:
+    stop = Stop()
+
+    async def serving() -> None:
+        stop.up = True
+        await stop.asked.wait()
+        raise NetworkError("p2pd has ended")
+
+    supervised = asyncio.create_task(supervise(serving(), stop))
+    await until(lambda: stop.up)
+    stop.drain()
+    assert not stop.at_once.is_set()
+    stop.drain()
+    assert stop.at_once.is_set()
+    with pytest.raises(NetworkError):
+        await supervised
+
+
+async def test_nothing_is_announced_after_the_goodbye() -> None:
+    identity, board = signer("announcer"), Board()
+    template = Announcement(
+        network="devnet",
+        model_root=ModelRoot(b"m" * 32),
+        span=A,
+        account=identity.address,
+        peer_id="",
+        host="h",
+        port=1,
+        cert_hash=Hash32(b"c" * 32),
+        price_per_token_block=1,
+        numeric_class=NumericClass.FP32,
+        wire_dtypes=("float32",),
+        throughput=1,
+        kv_free_tokens=0,
+        state=NodeState.LOADING,
+        issued_at=0,
+        expires_at=1,
+    )
+    condition = Condition(NodeState.DRAINING, 1500, 100)
+    announcer = Announcer(board, template, signer=identity, condition=lambda: condition, clock=lambda: 100.0)
+    await announcer.announce()
+    await asyncio.gather(announcer.withdraw(), announcer.announce())
+    assert len(board.posted) == 1
+    assert board.withdrawn == board.posted

@@ -18,6 +18,7 @@ from corolla_core.protocol.errors import (
     PositionMismatch,
     PriceTooLow,
     ServingError,
+    SessionClosed,
     SessionUnknown,
     TensorRejected,
     VoucherTooSmall,
@@ -338,6 +339,22 @@ async def test_a_client_that_comes_back_in_time_finds_its_session() -> None:
         assert torch.equal(await client.result(), expected([A], x)[:, 1:])
         await asyncio.sleep(0.15)
         assert a.server.sessions == 1
+
+
+async def test_a_session_nobody_uses_gives_its_memory_back() -> None:
+    world, x = World(), inputs(2)
+    async with running_node(world, "a", A, policy=Policy(idle_grace=0.3)) as a:
+        idle, busy = FakeClient(world, [a], name="idle"), FakeClient(world, [a], name="busy")
+        for client in (idle, busy):
+            await client.open()
+            client.pay(10_000)
+        await asyncio.sleep(0.2)
+        busy.step(1, 0, x)
+        await busy.result()
+        error, fault = await idle.expect_fault(seconds=2)
+        assert (type(error), fault.session) == (SessionClosed, idle.session)
+        assert a.server.sessions == 1
+        await until(lambda: a.kv.used == 0)
 
 
 async def test_a_draining_node_finishes_its_sessions_and_takes_no_new_one() -> None:

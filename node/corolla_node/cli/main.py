@@ -96,7 +96,7 @@ def _serve(settings: NodeSettings, *, as_json: bool) -> None:
         from corolla_core.chain.keystore import load_account
         from corolla_core.chain.network import resolve_network
         from corolla_node.node import run_node
-        from corolla_node.running import Ready, Stop
+        from corolla_node.running import Ready, Stop, supervise
 
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
@@ -112,9 +112,10 @@ def _serve(settings: NodeSettings, *, as_json: bool) -> None:
             stop = Stop()
             stop.listen()
             with progress_bars() as report:
-                await run_node(
+                node = run_node(
                     settings, signer=signer, network=chosen, data_dir=folder, stop=stop, on_ready=ready, report=report
                 )
+                await supervise(node, stop)
 
         uvloop.run(main())
     finally:
