@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -71,11 +69,3 @@ async def chain(devnet: Devnet) -> AsyncIterator[Chain]:
 def escrow(chain: Chain) -> Escrow:
     """The escrow, to look at."""
     return Escrow(chain)
-
-
-async def eventually(holds: Callable[[], Awaitable[bool]], *, within: float, what: str) -> None:
-    """Fails, saying what never came true."""
-    deadline = time.monotonic() + within
-    while not await holds():
-        assert time.monotonic() < deadline, f"{what}: not within {within} s"
-        await asyncio.sleep(0.1)

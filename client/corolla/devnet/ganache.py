@@ -31,6 +31,10 @@ class Ganache:
         self._detached = detached
         self.child: Child | None = None
 
+    @property
+    def running(self) -> bool:
+        return self.child is not None and self.child.returncode is None
+
     async def start(self, *, within: float = 60.0) -> None:
         """Run it until it answers. Raises ConfigError where Node.js or Ganache is missing, ProcessFailed else."""
         database = self._folder / "chain"

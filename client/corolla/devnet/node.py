@@ -53,6 +53,11 @@ class DevnetNode:
     def account(self) -> Address:
         return self.signer.address
 
+    @property
+    def environ(self) -> dict[str, str]:
+        """What its process inherits; any other `corolla-node` command needs the same."""
+        return {**self._plan.environ, "COROLLA_HOME": str(self.home)}
+
     def launch(self) -> None:
         """Start the process; `wait_ready` waits until it serves."""
         self.home.mkdir(parents=True, exist_ok=True)
@@ -68,8 +73,7 @@ class DevnetNode:
             f"--price={plan.price}",
             "--json",
         ]
-        env = {**plan.environ, "COROLLA_HOME": str(self.home)}
-        self.child = Child.start(self.name, command, folder=self._folder, env=env, detached=self._detached)
+        self.child = Child.start(self.name, command, folder=self._folder, env=self.environ, detached=self._detached)
 
     async def wait_ready(self) -> None:
         """Until it serves. Raises ProcessFailed, with the end of its log."""
