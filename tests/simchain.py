@@ -138,6 +138,9 @@ class SimChain:
     def eth_chainId(self) -> str:
         return hex(CHAIN_ID)
 
+    def web3_clientVersion(self) -> str:
+        return "Sim/v1"
+
     def eth_blockNumber(self) -> str:
         return hex(len(self.blocks) - 1)
 

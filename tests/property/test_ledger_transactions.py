@@ -52,7 +52,7 @@ def one_run(seed: int, *, reorgs: bool) -> tuple[SimChain, dict[bytes, list[Mine
     return sim, outcomes
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_no_call_is_ever_mined_twice(seed: int) -> None:
     sim, outcomes = one_run(seed, reorgs=True)
@@ -60,7 +60,7 @@ def test_no_call_is_ever_mined_twice(seed: int) -> None:
     assert all(executed[data] <= 1 for data in outcomes)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_success_means_mined_once_and_a_refusal_means_never(seed: int) -> None:
     sim, outcomes = one_run(seed, reorgs=False)

@@ -41,6 +41,7 @@ class PendingCall:
 
     `in_doubt`: the call may happen, or have happened, without our knowing: an endpoint took a variant, or was given one
     and did not answer. Such a call gets no other nonce until the chain shows that another transaction took this one.
+    `copies_count`: the endpoint executes copies of a transaction, so it is offered again only when it has none.
     """
 
     call: Call
@@ -48,6 +49,7 @@ class PendingCall:
     gas: int
     variants: list[Variant]
     in_doubt: bool = False
+    copies_count: bool = False
 
     @property
     def latest(self) -> Variant:

@@ -69,6 +69,7 @@ class Chain:
         self._transport = transport
         self._session: aiohttp.ClientSession | None = None
         self._accounts: dict[Address, AccountState] = {}
+        self._executes_copies: bool | None = None
 
     @classmethod
     async def connect(
@@ -137,6 +138,17 @@ class Chain:
         except _Unanswered as error:
             raise ChainUnreachable(f"{self.network.rpc_url}: {method} unanswered for {limit:.0f} s: {error}") from None
         raise AssertionError("tenacity returns or raises")
+
+    async def executes_copies(self) -> bool:
+        """Whether this endpoint is Ganache, whose pool does not heed nonces: it executes the same signed transaction
+        as often as it is given it, and every repricing of it too (seen with 7.9.2)."""
+        if self._executes_copies is None:
+            try:
+                version = str(await self.request("web3_clientVersion"))
+            except RpcRefused:
+                version = ""
+            self._executes_copies = version.startswith("Ganache")
+        return self._executes_copies
 
     async def read(self, contract: Address, abi: Abi, function: str, *arguments: Any, block: str = "latest") -> Any:
         """What a view function returns: the value itself, or a tuple when it returns several.

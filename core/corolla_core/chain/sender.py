@@ -6,6 +6,7 @@ transaction took it. All forms of the call (fee bumps) share that nonce, so at m
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, overload
 
@@ -138,6 +139,7 @@ class TransactionSender:
 
         Returns when it was or may have been taken. When this raises, it was not sent.
         """
+        pending.copies_count = await self.chain.executes_copies()
         gas = pending.call.gas or await self._estimate(pending.call)
         fees = await self._fees()
         end = self.chain.clock.monotonic() + self.chain.deadline
@@ -223,6 +225,9 @@ class TransactionSender:
         next_broadcast = clock.monotonic()
         next_bump = clock.monotonic() + patience.bump
         replaced = False
+        if pending.copies_count:
+            next_broadcast += patience.rebroadcast  # time for a copy on its way to arrive
+            next_bump = math.inf
         while True:
             try:
                 mined, replaced = await self._look(pending)
@@ -299,7 +304,7 @@ class TransactionSender:
             if refusal not in (Refusal.FEE_TOO_LOW, Refusal.NO_FUNDS):
                 break
         log.info("tx.rebroadcast", about=pending.call.about, nonce=pending.nonce, refusal=refusal and refusal.value)
-        if refusal is Refusal.FEE_TOO_LOW:
+        if refusal is Refusal.FEE_TOO_LOW and not pending.copies_count:
             await self._bump(pending)
 
     async def _bump(self, pending: PendingCall) -> None:
