@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
+import socket
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -214,6 +217,28 @@ async def test_p2pd_does_not_outlive_a_killed_parent_nor_hold_its_stdout() -> No
     _gone, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
     await process.wait()
+
+
+async def test_what_a_killed_peer_left_on_disk_is_swept_and_what_others_use_is_kept() -> None:
+    def leave_behind(name: str) -> Path:
+        folder = Path(tempfile.mkdtemp(prefix="corolla-p2p-"))
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(str(folder / "p2pd.sock"))
+        if name == "old":
+            os.utime(folder / "p2pd.sock", (0, 0))
+        return folder
+
+    old, young = leave_behind("old"), leave_behind("young")
+    directory = await Directory.start(network="test")
+    other = await Directory.start(network="test", bootstrap=directory.addresses())
+    try:
+        assert not old.exists()
+        assert young.exists()
+        assert await directory.lookup(MODEL, 30) == []
+    finally:
+        shutil.rmtree(young)
+        await other.stop()
+        await directory.stop()
 
 
 async def _bootstrap(*args: str) -> asyncio.subprocess.Process:

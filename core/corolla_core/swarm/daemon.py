@@ -10,8 +10,10 @@ import contextlib
 import importlib.util
 import os
 import shutil
+import socket
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +24,8 @@ from corolla_core.protocol.errors import ConfigError, NetworkError
 _log = structlog.get_logger(__name__)
 _START_SECONDS = 20.0
 _STOP_SECONDS = 3.0
+_ORPHAN_SECONDS = 60.0
+_FOLDER_PREFIX = "corolla-p2p-"
 
 # Runs in the child before p2pd takes its place: on Linux the kernel then kills p2pd when the thread that started it
 # ends (prctl(PR_SET_PDEATHSIG = 1, SIGKILL = 9)); a parent that was gone before that is seen by its changed pid.
@@ -60,7 +64,8 @@ class Daemon:
         cls, *, bootstrap: Sequence[str], listen: Sequence[str], identity_path: Path | None, client_mode: bool
     ) -> Daemon:
         """`listen` are multiaddrs; none means that nobody can dial us. Raises NetworkError when it does not start."""
-        folder = Path(tempfile.mkdtemp(prefix="corolla-p2p-"))
+        await asyncio.to_thread(_remove_orphaned_folders)
+        folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
         args = _arguments(
             folder, bootstrap=bootstrap, listen=listen, identity_path=identity_path, client_mode=client_mode
         )
@@ -116,6 +121,19 @@ class Daemon:
         while line := await self._process.stdout.readline():
             if line.startswith(b"{"):  # its log; the rest is chatter
                 _log.debug("p2pd", output=line.decode(errors="replace")[:500])
+
+
+def _remove_orphaned_folders() -> None:
+    """Removes the sockets of processes that were killed: those a minute old behind which nobody listens."""
+    for control in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*/p2pd.sock"):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            if time.time() - control.stat().st_mtime < _ORPHAN_SECONDS:
+                continue
+            probe.settimeout(0.5)
+            try:
+                probe.connect(str(control))
+            except ConnectionRefusedError:
+                shutil.rmtree(control.parent, ignore_errors=True)
 
 
 def _executable() -> Path:
