@@ -35,6 +35,7 @@ from corolla_node.kept_rows import KeptRows
 from corolla_node.kv_pool import KvPool
 from corolla_node.links import Links, Outlet
 from corolla_node.metrics import serve_metrics
+from corolla_node.running import Stop, supervise
 from corolla_node.scheduler import DECODES_PER_PREFILL, Job, Scheduler
 
 pytestmark = pytest.mark.anyio
@@ -149,14 +150,12 @@ class Board:
         self.withdrawn.append(last)
 
 
-async def test_the_swarm_is_told_again_when_the_nodes_condition_changes() -> None:
-    identity, board = signer("announcer"), Board()
-    condition = Condition(NodeState.ONLINE, 1500, 100)
-    template = Announcement(
+def template(account: Address) -> Announcement:
+    return Announcement(
         network="devnet",
         model_root=ModelRoot(b"m" * 32),
         span=A,
-        account=identity.address,
+        account=account,
         peer_id="",
         host="h",
         port=1,
@@ -170,7 +169,14 @@ async def test_the_swarm_is_told_again_when_the_nodes_condition_changes() -> Non
         issued_at=0,
         expires_at=1,
     )
-    announcer = Announcer(board, template, signer=identity, condition=lambda: condition, clock=lambda: 100.0)
+
+
+async def test_the_swarm_is_told_again_when_the_nodes_condition_changes() -> None:
+    identity, board = signer("announcer"), Board()
+    condition = Condition(NodeState.ONLINE, 1500, 100)
+    announcer = Announcer(
+        board, template(identity.address), signer=identity, condition=lambda: condition, clock=lambda: 100.0
+    )
     await announcer.announce()
     running = asyncio.create_task(announcer.run())
     await until(lambda: len(board.posted) == 2)
@@ -333,26 +339,10 @@ async def test_a_node_that_is_up_leaves_by_itself_and_its_failure_is_not_hidden(
 
 async def test_nothing_is_announced_after_the_goodbye() -> None:
     identity, board = signer("announcer"), Board()
-    template = Announcement(
-        network="devnet",
-        model_root=ModelRoot(b"m" * 32),
-        span=A,
-        account=identity.address,
-        peer_id="",
-        host="h",
-        port=1,
-        cert_hash=Hash32(b"c" * 32),
-        price_per_token_block=1,
-        numeric_class=NumericClass.FP32,
-        wire_dtypes=("float32",),
-        throughput=1,
-        kv_free_tokens=0,
-        state=NodeState.LOADING,
-        issued_at=0,
-        expires_at=1,
-    )
     condition = Condition(NodeState.DRAINING, 1500, 100)
-    announcer = Announcer(board, template, signer=identity, condition=lambda: condition, clock=lambda: 100.0)
+    announcer = Announcer(
+        board, template(identity.address), signer=identity, condition=lambda: condition, clock=lambda: 100.0
+    )
     await announcer.announce()
     await asyncio.gather(announcer.withdraw(), announcer.announce())
     assert len(board.posted) == 1
