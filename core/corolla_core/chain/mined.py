@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from corolla_core.chain.rpc import hex_bytes, hex_hash
-from corolla_core.protocol.errors import ChainError
+from corolla_core.protocol.errors import ChainError, InvalidInput
 from corolla_core.protocol.ids import Address, Hash32, address
 from corolla_core.protocol.units import Wei
 
@@ -48,7 +48,7 @@ def parse_log(raw: Mapping[str, Any]) -> Log:
             block_hash=hex_hash(raw["blockHash"]),
             index=int(raw["logIndex"], 16),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (InvalidInput, KeyError, TypeError, ValueError) as error:
         raise ChainError(f"the endpoint sent a malformed log: {error!r}") from None
 
 
@@ -66,5 +66,5 @@ def parse_receipt(raw: Mapping[str, Any]) -> Mined:
             contract=None if created is None else address(created),
             logs=tuple(parse_log(log) for log in raw["logs"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (InvalidInput, KeyError, TypeError, ValueError) as error:
         raise ChainError(f"the endpoint sent a malformed receipt: {error!r}") from None
