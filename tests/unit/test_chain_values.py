@@ -156,8 +156,8 @@ def test_a_log_becomes_its_event() -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"topics": None}, {"data": 5}, {"blockNumber": "x"}, {"blockHash": "0x12"}, {"address": "0x"}, {"logIndex": None}],
+    ("field", "value"),
+    [("topics", None), ("data", 5), ("blockNumber", "x"), ("blockHash", "0x12"), ("address", "0x"), ("logIndex", None)],
 )
 def test_a_malformed_log_is_a_typed_error(field: str, value: object) -> None:
     good = {
