@@ -22,7 +22,7 @@ from corolla_node.steps import Agreement
 
 _log = structlog.get_logger(__name__)
 
-LAZY_SECONDS = 0.25
+LAZY_SECONDS = 1.0
 RETRY_SECONDS = 1.0
 
 
