@@ -8,14 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from corolla_core.protocol.errors import CorollaError
+from corolla_core.protocol.errors import CorollaError, NetworkError
 from corolla_core.protocol.signature import Signer
 from corolla_core.swarm.announcement import DEFAULT_TTL_MS, Announcement, NodeState, SignedAnnouncement
 from corolla_node.ports import Clock
 
 _log = structlog.get_logger(__name__)
 _RETRY_SECONDS = 2.0
+JOIN_SECONDS = 30.0
 
 
 class Board(Protocol):
@@ -67,6 +69,18 @@ class Announcer:
             # Noted before it is posted: a failed post may have reached some peers, and the next must be newer.
             self._last = self._present()
             await self._board.announce(self._last.sign(self._signer))
+
+    async def join(self, *, patience: float = JOIN_SECONDS) -> None:
+        """The first announcement, tried again for `patience` seconds: where peers have just died, they still count as
+        neighbours of the keys, and what is stored there is lost. Raises NetworkError."""
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(NetworkError),
+            stop=stop_after_delay(patience),
+            wait=wait_fixed(min(_RETRY_SECONDS, patience / 10)),
+            reraise=True,
+        ):
+            with attempt:
+                await self.announce()
 
     def changed(self) -> None:
         """The condition has changed: announce soon rather than at the next turn."""

@@ -150,7 +150,7 @@ class Running:
             if self._settings.metrics_port is not None:
                 metrics_port, stop_metrics = serve_metrics(self._settings.metrics_port, self.status)
                 stack.push_async_callback(asyncio.to_thread, stop_metrics)
-            await self._announcer.announce()
+            await self._announcer.join()
             async with asyncio.TaskGroup() as tasks:
                 working = [
                     tasks.create_task(self._announcer.run()),

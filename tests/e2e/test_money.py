@@ -1,4 +1,4 @@
-"""Money all the way round, on a chain of its own whose clock the test moves: pay, redeem, withdraw, unstake, reclaim."""
+"""Money all the way round, on a chain whose clock the test moves: pay, redeem, withdraw, unstake, reclaim."""
 
 from __future__ import annotations
 

@@ -347,3 +347,19 @@ async def test_nothing_is_announced_after_the_goodbye() -> None:
     await asyncio.gather(announcer.withdraw(), announcer.announce())
     assert len(board.posted) == 1
     assert board.withdrawn == board.posted
+
+
+async def test_a_first_announcement_that_nobody_takes_is_tried_again() -> None:
+    identity, board = signer("announcer"), Board()
+    condition = Condition(NodeState.ONLINE, 1500, 100)
+    announcer = Announcer(
+        board, template(identity.address), signer=identity, condition=lambda: condition, clock=lambda: 100.0
+    )
+    board.down = True
+    with pytest.raises(NetworkError):
+        await announcer.join(patience=0.05)
+    joining = asyncio.create_task(announcer.join(patience=10))
+    await asyncio.sleep(0.05)
+    board.down = False
+    await joining
+    assert len(board.posted) == 1
