@@ -11,22 +11,17 @@ import pytest
 from eth_utils.crypto import keccak
 from ganache import Ganache
 
-from corolla_core.chain import (
-    Chain,
-    Escrow,
-    Models,
-    Network,
-    RedeemItem,
-    Registry,
-    Terms,
-    Token,
-    Tranche,
-    TransactionSender,
-    deploy_all,
-)
 from corolla_core.chain.abi import load_abi
+from corolla_core.chain.deploy import Terms, deploy_all
+from corolla_core.chain.escrow import Escrow, RedeemItem, Tranche
 from corolla_core.chain.indexer import Indexed, Indexer
+from corolla_core.chain.models import Models
+from corolla_core.chain.network import Network
+from corolla_core.chain.registry import Registry
+from corolla_core.chain.rpc import Chain
+from corolla_core.chain.sender import TransactionSender
 from corolla_core.chain.state import NetworkState, fold
+from corolla_core.chain.token import Token
 from corolla_core.protocol.errors import (
     ChainError,
     ConfigError,
@@ -41,7 +36,8 @@ from corolla_core.protocol.signature import Signer
 from corolla_core.protocol.sumtree import Leaf, SumTree
 from corolla_core.protocol.units import ONE_NECTAR, Nectar, UnixTime
 from corolla_core.protocol.voucher import Voucher
-from corolla_core.store import IndexStore, Store
+from corolla_core.store.index_store import IndexStore
+from corolla_core.store.store import Store
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,10 @@ import pytest
 from ganache import CHAIN_ID, Ganache, running_ganache
 from proxy import FlakyProxy
 
-from corolla_core.chain import Call, Chain, Network, Patience, TransactionSender
+from corolla_core.chain.account import Call
+from corolla_core.chain.network import Network
+from corolla_core.chain.rpc import Chain
+from corolla_core.chain.sender import Patience, TransactionSender
 from corolla_core.protocol.errors import ChainUnreachable, InsufficientFunds, TransactionNotMined, WrongChain
 from corolla_core.protocol.ids import ZERO_ADDRESS, Address, address
 from corolla_core.protocol.signature import Signer

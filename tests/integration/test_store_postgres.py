@@ -27,9 +27,13 @@ from corolla_core.protocol.ids import Hash32, ModelRoot
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.sumtree import Leaf
 from corolla_core.protocol.units import MAX_UINT128, Nectar, UnixTime
-from corolla_core.store import ClientStore, ClientTranche, IndexStore, NodeStore, SessionRecord, Store
+from corolla_core.store.client_store import ClientStore
+from corolla_core.store.index_store import IndexStore
 from corolla_core.store.migrate import alembic_config, current_version
+from corolla_core.store.node_store import NodeStore
+from corolla_core.store.records import ClientTranche, SessionRecord
 from corolla_core.store.schema import HEAD, earned_hours
+from corolla_core.store.store import Store
 
 __all__ = ["database", "postgres_server"]
 

@@ -20,7 +20,8 @@ from corolla_core.chain.indexer import Indexed, Indexer, Update
 from corolla_core.chain.rpc import Chain
 from corolla_core.chain.state import NetworkState, fold
 from corolla_core.protocol.signature import Signer
-from corolla_core.store import IndexStore, Store
+from corolla_core.store.index_store import IndexStore
+from corolla_core.store.store import Store
 
 SENDER = Signer(b"\x21" * 32)
 DEPOSITED = load_abi("Escrow").topic("Deposited")

@@ -18,8 +18,10 @@ from sqlalchemy import select
 from corolla_core.protocol.errors import VoucherOverCap, VoucherStale
 from corolla_core.protocol.units import MAX_UINT128, Nectar, UnixTime
 from corolla_core.protocol.voucher import SignedVoucher
-from corolla_core.store import ClientStore, NodeStore, Store
+from corolla_core.store.client_store import ClientStore
+from corolla_core.store.node_store import NodeStore
 from corolla_core.store.schema import earned_hours
+from corolla_core.store.store import Store
 
 __all__ = ["postgres_server"]
 

@@ -11,10 +11,10 @@ from eth_abi.abi import encode
 from simchain import network
 
 from corolla_core.chain import events as on_chain
-from corolla_core.chain import resolve_network
 from corolla_core.chain.abi import CONTRACTS, load_abi, revert_reason
 from corolla_core.chain.events import IGNORED, Event, class_of, field_name, parse
 from corolla_core.chain.mined import parse_log, parse_receipt
+from corolla_core.chain.network import resolve_network
 from corolla_core.chain.state import NetworkState, apply, fold
 from corolla_core.protocol.errors import ChainError, ConfigError, InvalidInput
 from corolla_core.protocol.ids import Address, Hash32, TrancheId, address

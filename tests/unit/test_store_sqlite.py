@@ -18,7 +18,9 @@ from sqlalchemy import text
 
 from corolla_core.protocol.errors import StoreError
 from corolla_core.protocol.units import Nectar, UnixTime
-from corolla_core.store import ClientStore, NodeStore, Store
+from corolla_core.store.client_store import ClientStore
+from corolla_core.store.node_store import NodeStore
+from corolla_core.store.store import Store
 
 NOW = UnixTime(1_800_000_000)
 TESTS = Path(__file__).resolve().parent.parent
@@ -41,7 +43,9 @@ def test_every_acknowledged_voucher_survives_kill_9(path: Path) -> None:
         import sys
         sys.path.insert(0, sys.argv[2])
         from books import PAYEE, kept, promise, tranche
-        from corolla_core.store import ClientStore, NodeStore, Store
+        from corolla_core.store.client_store import ClientStore
+        from corolla_core.store.node_store import NodeStore
+        from corolla_core.store.store import Store
         store = Store.open(sys.argv[1])
         node, client = NodeStore(store), ClientStore(store)
         for n in range(1, 10**6):
@@ -144,7 +148,7 @@ def test_opening_a_current_database_imports_no_alembic_and_is_quick(path: Path) 
     probe = textwrap.dedent(
         """
         import sys, time
-        from corolla_core.store import Store
+        from corolla_core.store.store import Store
         began = time.perf_counter()
         Store.open(sys.argv[1]).close()
         print(time.perf_counter() - began, "alembic" in sys.modules)
