@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
 
-from corolla.hop import Hop, pay
+from corolla.hop import Hop
 from corolla.links import Link, Links
 from corolla.peers import Peers
 from corolla.receipts import ReceiptChain, Terms, Witness
 from corolla.router import Leg, Preference, find_route, find_spares
 from corolla.wallet import Purse, Wallet, Want
+from corolla.wiring import Patience, Replay, Wiring
 from corolla_core.protocol.errors import (
     CorollaError,
     NetworkError,
@@ -28,14 +30,11 @@ from corolla_core.protocol.errors import (
 from corolla_core.protocol.ids import Address, Hash32, SessionId, address_bytes
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.units import Nectar
-from corolla_core.swarm.messages import Branch, Close, Open, Opened, Rewire, Rewired, amount
+from corolla_core.swarm.messages import Branch, Close, Open, Opened, amount
 
 _log = structlog.get_logger(__name__)
 
 _LOOK_AGAIN = 0.5
-
-Replay = Callable[[Hop, int], Awaitable[None]]
-"""Sends the client's own inputs `[0, upto)` to a node that is new at the head of the chain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +95,7 @@ class Pipeline:
         self._links = links
         self._wallet = wallet
         self._weight_root = weight_root
+        self._wiring = Wiring(session, wallet, Patience(self.policy.answer, self.policy.step_per_token), lose=self.lose)
         self._opening: dict[Address, Hop] = {}
         self._lost_here: set[Address] = set()
 
@@ -132,7 +132,7 @@ class Pipeline:
             self._retire_lost()
             try:
                 await self._fill_gaps()
-                await self._wire(replay_to, replay)
+                await self._wiring.join_up(self.hops, replay_to, replay)
             except NoRoute:
                 if time.monotonic() >= give_up_at:
                     raise
@@ -150,15 +150,14 @@ class Pipeline:
         """Tell every node that the session is over, and give back what was reserved."""
         for hop in self.hops:
             hop.send(Close(self.session))
-        self._release([hop.purse for hop in [*self.hops, *self.retired]])
-
-    def _release(self, purses: Sequence[Purse]) -> None:
-        for purse in purses:
-            purse.release()
+        for hop in [*self.hops, *self.retired]:
+            hop.purse.release()
 
     def _retire_lost(self) -> None:
         lost = [hop for hop in self.hops if hop.lost]
-        self._release([hop.purse for hop in lost])
+        for hop in lost:
+            hop.purse.release()
+            _close(hop.link, self.session)
         self.retired += [hop for hop in lost if hop.cost]
         self.hops = [hop for hop in self.hops if not hop.lost]
 
@@ -181,39 +180,46 @@ class Pipeline:
         after = self.hops[index] if index < len(self.hops) else None
         wants = [self._want(leg) for leg in legs] + [self._want(leg, spare=True) for leg in spares]
         purses = await self._wallet.reserve(wants)
-        hops: list[Hop] = []
+        failures: list[BaseException] = []
         try:
-            async with asyncio.TaskGroup() as tasks:
-                dials = [tasks.create_task(self._connect(leg.account)) for leg in legs]
-            for leg, dial in zip(legs, dials, strict=True):
-                hops.append(
-                    Hop(
-                        leg=leg,
-                        endpoint=self._peers.endpoint(leg.account),
-                        purse=purses[leg.account],
-                        link=dial.result(),
-                        batch=self.shape.batch,
-                        chunk_tokens=self.policy.chunk_tokens,
-                        upstream=None,
-                        downstream=None,
-                        sent=Witness(self.session),
-                        received=Witness(self.session),
-                    )
+            links = await asyncio.gather(*(self._connect(leg.account) for leg in legs), return_exceptions=True)
+            failures = [link for link in links if isinstance(link, BaseException)]
+            hops = [
+                self._hop(leg, purses[leg.account], link)
+                for leg, link in zip(legs, links, strict=True)
+                if not isinstance(link, BaseException)
+            ]
+            if not failures:
+                chain = [before, *hops, after]
+                self._opening = {hop.account: hop for hop in hops}
+                outcomes = await asyncio.gather(
+                    *(self._open(hop, chain[n], chain[n + 2]) for n, hop in enumerate(hops)), return_exceptions=True
                 )
-            chain = [before, *hops, after]
-            self._opening = {hop.account: hop for hop in hops}
-            async with asyncio.TaskGroup() as tasks:
-                for place, hop in enumerate(hops, start=1):
-                    tasks.create_task(self._open(hop, chain[place - 1], chain[place + 1]))
-        except BaseExceptionGroup as group:
-            self._release(list(purses.values()))
-            raise _first(group) from group
-        except BaseException:
-            self._release(list(purses.values()))
-            raise
+                failures = [outcome for outcome in outcomes if outcome is not None]
+                # Those that did open stay: the gap is smaller then.
+                opened = [hop for hop, outcome in zip(hops, outcomes, strict=True) if outcome is None]
+                self.hops[index:index] = opened
         finally:
             self._opening = {}
-        self.hops[index:index] = hops
+            for purse in purses.values():
+                if all(purse is not hop.purse for hop in self.hops):
+                    purse.release()
+        if failures:
+            raise failures[0]
+
+    def _hop(self, leg: Leg, purse: Purse, link: Link) -> Hop:
+        return Hop(
+            leg=leg,
+            endpoint=self._peers.endpoint(leg.account),
+            purse=purse,
+            link=link,
+            batch=self.shape.batch,
+            chunk_tokens=self.policy.chunk_tokens,
+            upstream=None,
+            downstream=None,
+            sent=Witness(self.session),
+            received=Witness(self.session),
+        )
 
     def _want(self, leg: Leg, *, spare: bool = False) -> Want:
         need = leg.price.of(leg.span, self.shape.batch * self.shape.max_tokens)
@@ -241,6 +247,7 @@ class Pipeline:
             )
         except (CorollaError, TimeoutError) as error:
             self._out(hop.account, error)
+            _close(hop.link, self.session)  # it may have opened after all
             if isinstance(error, (NetworkError, ServingError, TimeoutError)):
                 raise
             # Whatever a node refuses with, to this session it is a node that cannot be used.
@@ -295,54 +302,6 @@ class Pipeline:
                 raise PeerMisbehaved("answers Open with something else", peer=hop.account)
             return opened
 
-    # Wiring
-
-    async def _wire(self, replay_to: int, replay: Replay) -> None:
-        """From the client on, tell every node that needs it who is beside it, and bring the fresh ones up to date."""
-        for place, hop in enumerate(list(self.hops)):
-            before = self.hops[place - 1] if place else None
-            after = self.hops[place + 1] if place + 1 < len(self.hops) else None
-            if hop.lost or (after is not None and after.lost):
-                raise NetworkError("a node was lost while the chain was joined up")
-            if before is None and hop.fresh:
-                await self._catch_up(hop, replay_to)
-                await replay(hop, replay_to)
-                hop.fresh = False
-            upstream = None if before is None else before.account
-            downstream = None if after is None else after.account
-            owes = after is not None and after.fresh and replay_to > 0
-            if after is not None and owes:
-                await self._catch_up(after, replay_to)
-            if hop.upstream != upstream or hop.downstream != downstream or owes:
-                await self._rewire(hop, before, after, replay_to if owes else 0)
-            if after is not None:
-                after.fresh = False
-
-    async def _catch_up(self, hop: Hop, replay_to: int) -> None:
-        """Order and pay the work that replaying the history will be to a new node."""
-        if replay_to:
-            hop.order(replay_to)
-            await pay(self._wallet, [hop])
-
-    async def _rewire(self, hop: Hop, before: Hop | None, after: Hop | None, replay_to: int) -> None:
-        upstream = None if before is None else address_bytes(before.account)
-        message = Rewire(self.session, None if after is None else after.endpoint, replay_to, upstream)
-        try:
-            # A replay waits for rows that may still be on their way to this very node, hence the patience.
-            seconds = self.policy.answer + self.policy.step_per_token * replay_to
-            answer = await hop.ask(message, seconds=seconds)
-        except TimeoutError:
-            late = PeerTimeout("does not answer Rewire", peer=hop.account)
-            if after is None or not after.lost:
-                self.lose(hop, late)
-            raise late from None
-        except CorollaError as error:
-            raise NetworkError(f"a rewiring was interrupted: {error}") from error
-        if not isinstance(answer, Rewired):
-            raise PeerMisbehaved("answers Rewire with something else", peer=hop.account)
-        hop.upstream = None if before is None else before.account
-        hop.downstream = None if after is None else after.account
-
     def _warm_spares(self) -> None:
         """Connect ahead to the nodes that would replace those of the chain."""
         candidates = self._peers.candidates(tokens=self.shape.max_tokens, wire_dtype=self.policy.wire_dtype)
@@ -365,8 +324,8 @@ def gaps(spans: Sequence[Span], total: int) -> list[Span]:
     return found
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error of a task group worth telling: of several failures at once the first."""
-    for error in group.exceptions:
-        return _first(error) if isinstance(error, BaseExceptionGroup) else error
-    return group
+def _close(link: Link, session: SessionId) -> None:
+    """Tell a node that is of no more use, if it can be told, that it may forget the session."""
+    if not link.closed:
+        with contextlib.suppress(NetworkError):
+            link.send(Close(session))

@@ -301,9 +301,9 @@ class Session:
             voucher = self._wallet.latest(hop.purse)
             if voucher is not None:
                 hop.send(pay_message(voucher))
+        # All of them, also those answered in the meantime: the new nodes need their inputs too.
         for step in waiting:
-            if step.number in self._pending:
-                self._send(step)
+            self._send(step)
 
     async def _replay(self, hop: Hop, upto: int) -> None:
         """Send the client's own inputs to a new first node."""

@@ -333,7 +333,8 @@ def plan_leaves(
     """
     needs: dict[Address, int] = {}
     for want in firm:
-        needs[want.payee] = needs.get(want.payee, 0) + want.need
+        # Never zero: the escrow locks no empty tranche, and a free node needs a leaf like any other.
+        needs[want.payee] = max(1, needs.get(want.payee, 0) + want.need)
     least = sum(needs.values())
     if least > free:
         raise InsufficientFunds("deposit more to open this tranche", available=free, needed=least)
@@ -347,5 +348,4 @@ def plan_leaves(
 
 
 def _capped(need: int, factor: int, most: int | None) -> int:
-    # Never zero: the escrow locks no empty tranche, and a free node needs a leaf like any other.
-    return max(1, need * factor if most is None else max(need, min(need * factor, most)))
+    return need * factor if most is None else max(need, min(need * factor, most))

@@ -112,7 +112,9 @@ async def test_a_death_during_the_prompt_is_mended(checkpoint: Checkpoint, tmp_p
         first_choice(world)
         stream = world.engine.stream(prompt, SamplingParams(max_tokens=5))
         reading = asyncio.ensure_future(stream.read())
-        while not world.receipts_seen("b"):
+        for _ in range(10_000):
+            if world.receipts_seen("b"):
+                break
             await asyncio.sleep(0.001)
         world.kill("b")
         made = await reading

@@ -85,13 +85,13 @@ async def connected(settings: ClientSettings, *, with_model: bool) -> AsyncItera
     from corolla.wallet import WalletPolicy
 
     settings = with_devnet(settings)
+    network = network_of(settings)
     if with_model and settings.model is None:
         raise ConfigError("name a model: --model, COROLLA_MODEL, or `model` in config.toml")
     if with_model and settings.threads is not None:
         import torch
 
         torch.set_num_threads(settings.threads)
-    network = network_of(settings)
     client = AsyncClient(
         network=network,
         signer=signer_of(settings, chain_id=network.chain_id),

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from getpass import getpass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 from rich.console import Console
@@ -17,10 +17,12 @@ from rich.table import Table
 
 from corolla_core.protocol.errors import ConfigError, CorollaError, KeystoreError
 
+_UNBOUNDED = 1000
+
 
 def notes() -> Console:
     """Where progress, tables about what was done, and errors go."""
-    return Console(stderr=True, no_color="NO_COLOR" in os.environ or None, highlight=False)
+    return _console(sys.stderr)
 
 
 def emit(data: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
@@ -29,7 +31,7 @@ def emit(data: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, as_json: bool
         sys.stdout.write(json.dumps(data) + "\n")
         sys.stdout.flush()
         return
-    console = Console(no_color="NO_COLOR" in os.environ or None, highlight=False)
+    console = _console(sys.stdout)
     if isinstance(data, Mapping):
         table = Table(show_header=False, box=None, pad_edge=False)
         for name, value in data.items():
@@ -67,6 +69,12 @@ def read_password(password_file: Path | None, keystore: Path, *, twice: bool = F
     if twice and getpass("the same again: ") != password:
         raise KeystoreError("the two passwords differ")
     return password
+
+
+def _console(stream: TextIO) -> Console:
+    # A pipe or a file has no width to fit into: nothing is cut off there.
+    width = None if stream.isatty() else _UNBOUNDED
+    return Console(file=stream, width=width, no_color="NO_COLOR" in os.environ or None, highlight=False)
 
 
 def _shown(value: object) -> str:
