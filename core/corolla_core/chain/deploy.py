@@ -11,7 +11,7 @@ from corolla_core.chain.abi import load_abi
 from corolla_core.chain.account import Call
 from corolla_core.chain.devnet_keys import DEVNET_CHAIN_IDS
 from corolla_core.chain.network import Network
-from corolla_core.chain.rpc import Chain, Transport
+from corolla_core.chain.rpc import Chain, Transport, hex_int
 from corolla_core.chain.sender import TransactionSender
 from corolla_core.protocol.errors import ChainError
 from corolla_core.protocol.ids import ZERO_ADDRESS, Address
@@ -56,7 +56,7 @@ async def deploy_all(
     delay = terms.unbonding_delay if unbonding_delay is None else unbonding_delay
     me = deployer.address
     async with Chain(_unborn(name, rpc_url, 1), transport=transport) as probe:
-        chain_id = int(await probe.request("eth_chainId"), 16)
+        chain_id = hex_int(await probe.request("eth_chainId"))
     async with Chain(_unborn(name, rpc_url, chain_id), transport=transport) as chain:
         sender = TransactionSender(chain, deployer)
         minter = me if chain_id in DEVNET_CHAIN_IDS else ZERO_ADDRESS

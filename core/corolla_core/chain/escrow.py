@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from corolla_core.chain.contract import Contract
 from corolla_core.chain.mined import Mined
-from corolla_core.chain.rpc import Chain
+from corolla_core.chain.rpc import Chain, hex_int
 from corolla_core.chain.sender import TransactionSender
 from corolla_core.chain.token import Token
 from corolla_core.protocol.errors import ChainError, TrancheUnknown
@@ -193,7 +193,7 @@ class Escrow(Contract):
         """An estimate of the gas that redeeming the batch takes. Raises TransactionReverted if it would fail."""
         data = self.abi.encode("redeem", [_redemption(item) for item in items])
         message = {"from": self.sender.address, "to": self.address, "data": "0x" + data.hex()}
-        return int(await self.chain.request("eth_estimateGas", message), 16)
+        return hex_int(await self.chain.request("eth_estimateGas", message))
 
     async def payee_balance(self, payee: Address) -> Nectar:
         return Nectar(await self._read("payeeBalance", payee))

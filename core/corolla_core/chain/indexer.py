@@ -13,7 +13,7 @@ import structlog
 from corolla_core.chain.events import Event, parse
 from corolla_core.chain.mined import Log, parse_log
 from corolla_core.chain.rpc import Chain, hex_hash
-from corolla_core.protocol.errors import ChainUnreachable, RpcRefused
+from corolla_core.protocol.errors import ChainError, ChainUnreachable, RpcRefused
 from corolla_core.protocol.ids import Address, Hash32
 
 _log = structlog.get_logger(__name__)
@@ -169,14 +169,17 @@ class Indexer:
 
     async def _hash_of(self, number: int) -> Hash32 | None:
         block = await self._chain.block(number)
-        return None if block is None else hex_hash(block["hash"])
+        return None if block is None else hex_hash(block.get("hash"))
 
     async def _read_range(self, low: int, high: int) -> list[_Checkpoint]:
         """Checkpoints of the blocks with events in [low, high] and of `high`. Raises _Moved unless all of it was read
         from one chain that continues ours."""
         last = await self._hash_of(high)
         query = {"fromBlock": hex(low), "toBlock": hex(high), "address": self._contracts}
-        logs = [parse_log(raw) for raw in await self._chain.request("eth_getLogs", query)]
+        answer = await self._chain.request("eth_getLogs", query)
+        if not isinstance(answer, list):
+            raise ChainError(f"the endpoint sent {answer!r:.60} for logs")
+        logs = [parse_log(raw) for raw in answer]
         blocks: dict[int, list[Log]] = {high: []}
         for entry in sorted(logs, key=lambda each: (each.block_number, each.index)):
             blocks.setdefault(entry.block_number, []).append(entry)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from corolla_core.chain.rpc import hex_bytes, hex_hash
+from corolla_core.chain.rpc import hex_bytes, hex_hash, hex_int
 from corolla_core.protocol.errors import ChainError, InvalidInput
 from corolla_core.protocol.ids import Address, Hash32, address
 from corolla_core.protocol.units import Wei
@@ -37,6 +37,14 @@ class Mined:
     logs: tuple[Log, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class MinedReceipt:
+    """A mined transaction and whether it `succeeded` or reverted."""
+
+    mined: Mined
+    succeeded: bool
+
+
 def parse_log(raw: Mapping[str, Any]) -> Log:
     """Raises ChainError when an endpoint's log does not parse."""
     try:
@@ -44,27 +52,28 @@ def parse_log(raw: Mapping[str, Any]) -> Log:
             address=address(raw["address"]),
             topics=tuple(hex_hash(topic) for topic in raw["topics"]),
             data=hex_bytes(raw["data"]),
-            block_number=int(raw["blockNumber"], 16),
+            block_number=hex_int(raw["blockNumber"]),
             block_hash=hex_hash(raw["blockHash"]),
-            index=int(raw["logIndex"], 16),
+            index=hex_int(raw["logIndex"]),
         )
-    except (InvalidInput, KeyError, TypeError, ValueError) as error:
+    except (InvalidInput, LookupError, TypeError, AttributeError) as error:
         raise ChainError(f"the endpoint sent a malformed log: {error!r}") from None
 
 
-def parse_receipt(raw: Mapping[str, Any]) -> Mined:
+def parse_receipt(raw: Mapping[str, Any]) -> MinedReceipt:
     """Raises ChainError when an endpoint's receipt does not parse."""
     try:
-        gas_used = int(raw["gasUsed"], 16)
+        gas_used = hex_int(raw["gasUsed"])
         created = raw.get("contractAddress")
-        return Mined(
+        mined = Mined(
             tx_hash=hex_hash(raw["transactionHash"]),
-            block_number=int(raw["blockNumber"], 16),
+            block_number=hex_int(raw["blockNumber"]),
             block_hash=hex_hash(raw["blockHash"]),
             gas_used=gas_used,
-            fee=Wei(gas_used * int(raw.get("effectiveGasPrice", "0x0"), 16)),
+            fee=Wei(gas_used * hex_int(raw.get("effectiveGasPrice", "0x0"))),
             contract=None if created is None else address(created),
             logs=tuple(parse_log(log) for log in raw["logs"]),
         )
-    except (InvalidInput, KeyError, TypeError, ValueError) as error:
+        return MinedReceipt(mined, hex_int(raw["status"]) != 0)
+    except (InvalidInput, LookupError, TypeError, AttributeError) as error:
         raise ChainError(f"the endpoint sent a malformed receipt: {error!r}") from None

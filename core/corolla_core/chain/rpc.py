@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 #: JSON-RPC codes that say "later": resource unavailable, limit exceeded
 _BUSY_CODES = frozenset({-32002, -32005})
+_NUMBER = re.compile(r"0x[0-9a-fA-F]{1,64}")
 _REVERT = re.compile(r"revert(?:ed)?[:\s]*(.*)", re.IGNORECASE | re.DOTALL)
 
 
@@ -84,7 +85,7 @@ class Chain:
         """A chain whose id was checked. Raises ChainUnreachable, WrongChain."""
         chain = cls(network, transport=transport, try_seconds=try_seconds, deadline=deadline, clock=clock)
         try:
-            found = int(await chain.request("eth_chainId"), 16)
+            found = hex_int(await chain.request("eth_chainId"))
             if found != network.chain_id:
                 raise WrongChain(f"{network.rpc_url} is another chain", expected=network.chain_id, found=found)
         except BaseException:
@@ -163,11 +164,13 @@ class Chain:
         return values[0] if len(values) == 1 else values
 
     async def block_number(self) -> int:
-        return int(await self.request("eth_blockNumber"), 16)
+        return hex_int(await self.request("eth_blockNumber"))
 
     async def block(self, number: int | str) -> dict[str, Any] | None:
         """A block's header with transaction hashes; None when the chain has none of that number."""
-        found: dict[str, Any] | None = await self.request("eth_getBlockByNumber", block_id(number), False)
+        found = await self.request("eth_getBlockByNumber", block_id(number), False)
+        if found is not None and not isinstance(found, dict):
+            raise ChainError(f"the endpoint sent {found!r:.60} for a block")
         return found
 
     async def now(self) -> UnixTime:
@@ -175,11 +178,11 @@ class Chain:
         newest = await self.block("latest")
         if newest is None:
             raise ChainError("the chain has no block")
-        return UnixTime(int(newest["timestamp"], 16))
+        return UnixTime(hex_int(newest.get("timestamp")))
 
     async def balance(self, account: Address) -> Wei:
         """What an account can pay gas with."""
-        return Wei(int(await self.request("eth_getBalance", account, "latest"), 16))
+        return Wei(hex_int(await self.request("eth_getBalance", account, "latest")))
 
     async def _once(self, method: str, params: tuple[Any, ...]) -> Any:
         try:
@@ -213,11 +216,18 @@ def block_id(number: int | str) -> str:
     return hex(number) if isinstance(number, int) else number
 
 
+def hex_int(text: Any) -> int:
+    """The number an endpoint wrote as `0x…`. Raises ChainError."""
+    if not isinstance(text, str) or not _NUMBER.fullmatch(text):
+        raise ChainError(f"the endpoint sent {text!r:.60} for a number")
+    return int(text, 16)
+
+
 def hex_bytes(text: Any) -> bytes:
     """Bytes of `0x…` text from an endpoint. Raises ChainError."""
     try:
         return bytes.fromhex(text.removeprefix("0x"))
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError):
         raise ChainError(f"the endpoint sent {text!r:.60} for bytes") from None
 
 
@@ -231,13 +241,14 @@ def hex_hash(text: Any) -> Hash32:
 def _refusal(error: Any) -> Exception:
     if not isinstance(error, dict):
         return RpcRefused(str(error)[:200])
-    code, message = error.get("code"), str(error.get("message", ""))
+    message = str(error.get("message", ""))
+    code = error.get("code") if isinstance(error.get("code"), int) else None
     revert = _revert_data(error.get("data"))
     if revert is not None or _REVERT.search(message):
         return TransactionReverted(reason=revert_reason(revert) if revert else _bare_reason(message))
     if code in _BUSY_CODES:
         return _Unanswered(message)
-    return RpcRefused(message[:300], rpc_code=code if isinstance(code, int) else None)
+    return RpcRefused(message[:300], rpc_code=code)
 
 
 def _revert_data(data: Any) -> bytes | None:

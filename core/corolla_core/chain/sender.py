@@ -17,7 +17,7 @@ from corolla_core.chain.account import Call, PendingCall, Variant
 from corolla_core.chain.devnet_keys import DEVNET_CHAIN_IDS, refuse_devnet_key
 from corolla_core.chain.mined import Mined, parse_receipt
 from corolla_core.chain.refusal import Refusal, classify
-from corolla_core.chain.rpc import Chain, block_id
+from corolla_core.chain.rpc import Chain, block_id, hex_int
 from corolla_core.protocol.errors import (
     ChainError,
     ChainUnreachable,
@@ -144,7 +144,7 @@ class TransactionSender:
         fees = await self._fees()
         end = self.chain.clock.monotonic() + self.chain.deadline
         while True:
-            used = int(await self.chain.request("eth_getTransactionCount", self.address, "pending"), 16)
+            used = hex_int(await self.chain.request("eth_getTransactionCount", self.address, "pending"))
             pending.nonce, pending.gas, pending.in_doubt = self.state.next_nonce(used), gas, False
             pending.variants = [self._sign(pending.call, pending.nonce, gas, fees)]
             refusal = await self._broadcast(pending, pending.latest)
@@ -182,7 +182,7 @@ class TransactionSender:
 
     async def _estimate(self, call: Call) -> int:
         """Gas with a quarter to spare; TransactionReverted when the call would fail."""
-        estimate = int(await self.chain.request("eth_estimateGas", self._as_message(call)), 16)
+        estimate = hex_int(await self.chain.request("eth_estimateGas", self._as_message(call)))
         return estimate * 5 // 4
 
     async def _fees(self) -> tuple[int, int]:
@@ -191,10 +191,10 @@ class TransactionSender:
         if newest is None or "baseFeePerGas" not in newest:
             raise ChainError("the chain has no EIP-1559 base fee")
         try:
-            tip = int(await self.chain.request("eth_maxPriorityFeePerGas"), 16)
+            tip = hex_int(await self.chain.request("eth_maxPriorityFeePerGas"))
         except RpcRefused:
             tip = GWEI
-        return 2 * int(newest["baseFeePerGas"], 16) + tip, tip
+        return 2 * hex_int(newest["baseFeePerGas"]) + tip, tip
 
     def _sign(self, call: Call, nonce: int, gas: int, fees: tuple[int, int]) -> Variant:
         transaction: dict[str, Any] = {
@@ -250,9 +250,9 @@ class TransactionSender:
                         next_broadcast = clock.monotonic() + patience.rebroadcast
             except ChainUnreachable as error:
                 log.debug("tx.waiting_for_rpc", about=pending.call.about, error=str(error))
-            except RpcRefused as error:
+            except ChainError as error:
                 if not pending.in_doubt:
-                    raise  # it was placing the call anew that failed, for good
+                    raise  # it was mined and failed, or placing it anew did
                 log.debug("tx.look_refused", about=pending.call.about, error=str(error))
             if clock.monotonic() >= end:
                 self._give_up(pending, replaced=replaced)
@@ -275,18 +275,21 @@ class TransactionSender:
         for variant in reversed(pending.variants):
             receipt = await self._ask("eth_getTransactionReceipt", "0x" + variant.hash.hex())
             if receipt is not None:
-                mined = parse_receipt(receipt)
+                found = parse_receipt(receipt)
                 pending.in_doubt = False  # it happened, and cannot again
-                if int(receipt["status"], 16) == 0:
-                    raise await self._why_reverted(pending, mined.block_number)
-                return mined, False
+                if not found.succeeded:
+                    raise await self._why_reverted(pending, found.mined.block_number)
+                return found.mined, False
         return None, True
 
     async def _is_dead(self, pending: PendingCall) -> bool:
-        """Whether the transaction that took our nonce lies deep enough that no reorg will free the nonce again."""
+        """Whether the transaction that took our nonce lies deep enough that no reorg will free the nonce again, and
+        is not one of ours whose receipt the endpoint has yet to find."""
+        if await self._known(pending):
+            return False
         if self._depth == 0:
             return True
-        head = int(await self._ask("eth_blockNumber"), 16)
+        head = hex_int(await self._ask("eth_blockNumber"))
         return head >= self._depth and await self._used(hex(head - self._depth)) > pending.nonce
 
     async def _known(self, pending: PendingCall) -> bool:
@@ -340,7 +343,7 @@ class TransactionSender:
         return TransactionReverted(pending.call.about + " reverted", reason="not reproducible: out of gas, or a race")
 
     async def _used(self, block: str) -> int:
-        return int(await self._ask("eth_getTransactionCount", self.address, block), 16)
+        return hex_int(await self._ask("eth_getTransactionCount", self.address, block))
 
     async def _ask(self, method: str, *params: Any) -> Any:
         return await self.chain.request(method, *params, deadline=min(_LOOK_SECONDS, self.chain.deadline))
