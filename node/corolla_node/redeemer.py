@@ -17,9 +17,9 @@ from corolla_node.ports import Clock
 
 _log = structlog.get_logger(__name__)
 
-TRANSACTION_GAS = 60_000
-"""What a redemption costs whatever is in it, and each voucher adds, a little above what was measured."""
-VOUCHER_GAS = 90_000
+TRANSACTION_GAS = 95_000
+VOUCHER_GAS = 60_000
+"""What a redemption costs whatever is in it, and what each voucher adds; a little above `contracts/gas.json`."""
 MAX_BATCH = 50
 
 
