@@ -16,6 +16,7 @@ from rich.table import Table
 
 from corolla.devnet.process import tail
 from corolla.devnet.state import DevnetState
+from corolla.devnet.teardown import stop_devnet
 from corolla_core.config import home
 from corolla_core.protocol.errors import ConfigError, CorollaError
 
@@ -52,6 +53,7 @@ def up(
         )
         devnet = Devnet(plan, home=home(), detached=True, progress=lambda what: out.print(f"  {what} …", style="dim"))
         await devnet.start()
+        await devnet.leave()
         return _require_state()
 
     try:
@@ -66,9 +68,7 @@ def up(
 @app.command()
 def down() -> None:
     """Stop it: nodes finish their sessions and redeem, then everything ends."""
-    from corolla.devnet.devnet import Devnet
-
-    stopped = asyncio.run(Devnet.down(home()))
+    stopped = asyncio.run(stop_devnet(home() / "devnet"))
     Console(stderr=True).print(f"stopped {', '.join(stopped)}" if stopped else "no devnet was running")
 
 
@@ -135,13 +135,13 @@ def _require_state() -> DevnetState:
 
 
 def _show(state: DevnetState, out: Console) -> None:
-    table = Table(title="Devnet", title_justify="left")
-    for column in ("process", "pid", "running", "blocks", "account"):
-        table.add_column(column)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("process", "pid", "state", "blocks", "account"):
+        table.add_column(column, no_wrap=True)
     nodes = {node.name: node for node in state.nodes}
     for child in state.children:
         node = nodes.get(child.name)
         row = (node.span, node.account) if node else ("", "")
-        table.add_row(child.name, str(child.pid), "yes" if child.running() else "no", *row)
+        table.add_row(child.name, str(child.pid), "up" if child.running() else "gone", *row)
     out.print(table)
     out.print(f"network  {state.network}\nrpc      {state.rpc_url}\nclient   {state.client_account}", highlight=False)

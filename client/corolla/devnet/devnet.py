@@ -15,7 +15,7 @@ from types import TracebackType
 
 from corolla.devnet.ganache import Ganache
 from corolla.devnet.node import DevnetNode, NodePlan, node_environ
-from corolla.devnet.process import Child, stop_recorded
+from corolla.devnet.process import Child
 from corolla.devnet.state import DevnetState
 from corolla_core.chain.account import Call
 from corolla_core.chain.deploy import Terms, deploy_all
@@ -67,7 +67,7 @@ class Devnet:
     """Chain, contracts, model registry, DHT bootstrap and nodes, each in a process of its own.
 
     As a context manager its processes die with this one, however that ends. `detached` leaves them running, to be
-    stopped by `Devnet.down(home)` from any later process.
+    stopped by `teardown.stop_devnet` from any later process.
     """
 
     def __init__(
@@ -162,6 +162,12 @@ class Devnet:
             for node in self.all_nodes:
                 waits.create_task(node.wait_ready())
 
+    async def leave(self) -> None:
+        """Let go of a detached devnet, which goes on."""
+        if self._faucet is not None:
+            await self._faucet.chain.close()
+            self._faucet = None
+
     async def stop_nodes(self) -> None:
         """Every node drains, redeems what it is owed and ends; the chain goes on."""
         async with asyncio.TaskGroup() as stops:
@@ -173,29 +179,9 @@ class Devnet:
         await self.stop_nodes()
         if self._bootstrap is not None:
             await self._bootstrap.stop(grace=5.0)
-        if self._faucet is not None:
-            await self._faucet.chain.close()
-            self._faucet = None
+        await self.leave()
         await self.chain.stop()
         DevnetState.forget(self.folder)
-
-    @staticmethod
-    async def down(home: Path) -> list[str]:
-        """Stop a detached devnet; the names of what was still running."""
-        folder = home / NAME
-        state = DevnetState.load(folder)
-        if state is None:
-            return []
-        running = state.running()
-        nodes = {node.name for node in state.nodes}
-        async with asyncio.TaskGroup() as stops:
-            for child in running:
-                if child.name in nodes:
-                    stops.create_task(stop_recorded(child, grace=25.0))
-        for child in reversed([child for child in running if child.name not in nodes]):
-            await stop_recorded(child, grace=5.0)
-        DevnetState.forget(folder)
-        return [child.name for child in running]
 
     async def new_account(self, name: str, *, funds: Nectar = _FUNDS, gas: Wei = _GAS) -> Funded:
         """A fresh account with tokens and gas money, its key in `<folder>/keys/<name>.json`."""

@@ -155,13 +155,18 @@ class Child:
 
 async def stop_recorded(record: ChildRecord, *, grace: float) -> None:
     """Stop a child that another process started: SIGTERM, and after `grace` seconds SIGKILL to its process group."""
-    if not record.running():
-        return
-    process = psutil.Process(record.pid)
-    with suppress(psutil.NoSuchProcess):
-        process.terminate()
-        await asyncio.to_thread(psutil.wait_procs, [process], grace)
-    _kill_group(record.pid)
+    if record.running():
+        with suppress(ProcessLookupError):
+            os.kill(record.pid, signal.SIGTERM)
+        await asyncio.to_thread(_wait_gone, record, grace)
+        _kill_group(record.pid)
+
+
+def _wait_gone(record: ChildRecord, grace: float) -> None:
+    # Not psutil's wait: a child whose parent is gone may stay a zombie for good where init reaps nothing.
+    deadline = time.monotonic() + grace
+    while record.running() and time.monotonic() < deadline:
+        time.sleep(_POLL)
 
 
 def tail(path: Path, lines: int = _TAIL_LINES) -> str:
