@@ -11,7 +11,7 @@ import asyncio
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 from torch import Tensor
@@ -21,10 +21,11 @@ from corolla.blame import Ignore, PayUp, Replace, Report, SendAgain
 from corolla.hop import Hop, order_step, pay, pay_message
 from corolla.links import Links
 from corolla.peers import Peers
+from corolla.pending import Pending
 from corolla.pipeline import Pipeline, Policy, Shape
 from corolla.values import NodeUsage, RouteHop
 from corolla.wallet import Wallet
-from corolla_core.model.tensors import from_wire, to_wire
+from corolla_core.model.tensors import to_wire
 from corolla_core.protocol.errors import (
     CorollaError,
     InvalidInput,
@@ -33,7 +34,6 @@ from corolla_core.protocol.errors import (
     PeerTimeout,
     PositionMismatch,
     SessionClosed,
-    TensorRejected,
 )
 from corolla_core.protocol.errors import (
     from_wire as error_from_wire,
@@ -52,18 +52,6 @@ CLOSE_SECONDS = 1.0
 
 InputRows = Callable[[int, int], Awaitable[Tensor]]
 """The inputs `[batch, stop - start, hidden]` of positions `[start, stop)` once more, in wire dtype."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    number: int
-    pos: int
-    tokens: int
-    tensor: messages.Tensor
-    payload: memoryview
-    keep: int
-    crop: bool
-    reorder: list[int] | None
 
 
 class Session:
@@ -100,8 +88,8 @@ class Session:
             policy=self.policy,
         )
         self._number = 0
-        self._pending: dict[int, _Pending] = {}
-        self._answers: dict[int, Tensor | None] = {}
+        self._pending: dict[int, Pending] = {}
+        self._answers: dict[int, Tensor] = {}
         self._news: asyncio.Future[None] | None = None
         self._complaints: Counter[tuple[Address, type[CorollaError]]] = Counter()
         self._owing: set[Hop] = set()
@@ -225,7 +213,7 @@ class Session:
         number = self._number + 1
         order_step(hops, number, tokens)
         self._number = number
-        step = _Pending(
+        step = Pending(
             number,
             pos,
             tokens,
@@ -244,13 +232,12 @@ class Session:
             self._paying = asyncio.create_task(self._pay_ahead(), name="pay")
         return number
 
-    def _send(self, step: _Pending) -> None:
+    def _send(self, step: Pending) -> None:
         """To the first node, if there is one; a repair sends it later otherwise."""
         hop = self._pipeline.hops[0] if self._pipeline.hops else None
         if hop is None or hop.lost:
             return
-        message = Step(self.id, step.number, step.pos, step.tensor, step.keep, crop=step.crop, reorder=step.reorder)
-        hop.send(message, step.payload)
+        hop.send(step.message(self.id), step.payload)
         hop.sent.saw(step.pos, step.payload, batch=self.shape.batch, tokens=step.tokens)
 
     async def _pay_ahead(self) -> None:
@@ -279,7 +266,6 @@ class Session:
             self._news = None
         answer = self._answers.pop(number)
         self._answers.clear()
-        assert answer is not None
         return answer
 
     async def _repair(self, needed: int) -> None:
@@ -361,20 +347,11 @@ class Session:
         step = self._pending.get(result.step)
         if step is None or not self._pipeline.hops or hop is not self._pipeline.hops[-1]:
             return  # an answer given twice, or a replay's
-        answer: Tensor | None = None
-        if step.keep:
-            if result.tensor is None or result.pos != step.pos + step.tokens - step.keep:
-                raise PeerMisbehaved("answered with other positions than were asked for", peer=hop.account)
-            expected = (self.shape.batch, step.keep, self.shape.hidden)
-            if result.tensor.dtype != self.policy.wire_dtype:
-                raise PeerMisbehaved(f"answered in {result.tensor.dtype}", peer=hop.account)
-            try:
-                answer = from_wire(result.tensor.dtype, result.tensor.shape, payload, expect_shape=expected)
-            except TensorRejected as error:
-                raise PeerMisbehaved(f"its output is unusable: {error}", peer=hop.account) from None
+        answer = step.read(result, payload, hidden=self.shape.hidden, peer=hop.account)
+        if answer is not None:
             hop.received.saw(result.pos, payload, batch=self.shape.batch, tokens=step.keep)
         del self._pending[result.step]
-        if step.keep:
+        if answer is not None:
             self._answers[result.step] = answer
             self._wake()
 

@@ -8,6 +8,8 @@ from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import uvloop
+
 from corolla.chat import ChatSession
 from corolla.client import AsyncClient
 from corolla.funds import TrancheStatus
@@ -28,7 +30,7 @@ class _Loop:
     """An event loop on a daemon thread."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="corolla-client", daemon=True)
         self._thread.start()
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
 import typer
+import uvloop
 
 from corolla.cli import account, money, text
 from corolla.cli.context import JsonOption, NetworkOption, network_of, settings_of
@@ -34,7 +34,7 @@ def models(network: NetworkOption = None, as_json: JsonOption = False) -> None:
     """The models published on the network."""
     with errors():
         settings = settings_of(network=network).settings
-        emit(asyncio.run(_models(network_of(settings))), as_json=as_json)
+        emit(uvloop.run(_models(network_of(settings))), as_json=as_json)
 
 
 async def _models(network: Any) -> list[dict[str, Any]]:
@@ -60,7 +60,7 @@ def doctor(network: NetworkOption = None, as_json: JsonOption = False) -> None:
     with errors():
         from corolla.cli.doctor import examine
 
-        findings = asyncio.run(examine(settings_of(network=network).settings))
+        findings = uvloop.run(examine(settings_of(network=network).settings))
         rows = [{"check": f.check, "state": f.state, "found": f.found, "advice": f.advice or None} for f in findings]
         emit(rows, as_json=as_json)
     if any(f.state == "bad" for f in findings):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+import uvloop
 
 from corolla.cli.context import AccountOption, JsonOption, NetworkOption, PasswordOption, connected, settings_of
 from corolla.cli.terminal import emit, errors
@@ -129,4 +129,5 @@ def _run(work: Callable[[AsyncClient], Awaitable[T]], **flags: Any) -> T:
         async with connected(settings, with_model=False) as client:
             return await work(client)
 
-    return asyncio.run(main())
+    result: T = uvloop.run(main())
+    return result

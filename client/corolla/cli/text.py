@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
+import uvloop
 from rich.table import Table
 
 from corolla.cli.context import (
@@ -71,7 +72,7 @@ def generate(
             repetition_penalty=repetition_penalty,
         ).settings  # fmt: skip
         text = sys.stdin.read() if prompt == "-" else prompt
-        asyncio.run(_generate(settings, text, _params(settings, seed, stop), raw=raw, stream=stream, as_json=as_json))
+        uvloop.run(_generate(settings, text, _params(settings, seed, stop), raw=raw, stream=stream, as_json=as_json))
 
 
 async def _generate(
@@ -111,7 +112,7 @@ def chat(
             max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k,
             repetition_penalty=repetition_penalty,
         ).settings  # fmt: skip
-        asyncio.run(_chat(settings, _params(settings, seed, None), system))
+        uvloop.run(_chat(settings, _params(settings, seed, None), system))
 
 
 async def _chat(settings: ClientSettings, params: SamplingParams, system: str | None) -> None:

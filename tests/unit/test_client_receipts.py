@@ -1,0 +1,127 @@
+"""A node's receipts form one chain, say what was agreed, and fit the rows the client itself saw."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any
+
+import pytest
+from msgspec.structs import replace as with_fields
+
+from corolla.receipts import ReceiptChain, Terms, Witness
+from corolla_core.protocol.errors import PeerMisbehaved
+from corolla_core.protocol.ids import ZERO_HASH, Hash32, ModelRoot, SessionId
+from corolla_core.protocol.receipt import NumericClass, Receipt, rows_root
+from corolla_core.protocol.signature import Signer
+from corolla_core.protocol.span import Span
+from corolla_node.receipts import on_wire
+
+NODE = Signer(sha256(b"node").digest())
+SESSION = SessionId(b"s" * 16)
+ROW = 8
+TERMS = Terms(NODE.address, 1337, ModelRoot(b"m" * 32), Span(2, 4), Hash32(b"w" * 32), SESSION, b"n" * 32)
+
+
+def rows(start: int, count: int, salt: str = "") -> list[bytes]:
+    return [sha256(f"{salt}{p}".encode()).digest()[:ROW] for p in range(start, start + count)]
+
+
+def receipt(start: int, count: int, previous: Hash32 = ZERO_HASH, **changes: Any) -> Receipt:
+    made = Receipt(
+        chain_id=1337,
+        epoch=0,
+        model_root=TERMS.model_root,
+        span=TERMS.span,
+        weight_root=TERMS.weight_root,
+        numeric_class=NumericClass.FP32,
+        session_id=SESSION,
+        client_nonce=TERMS.client_nonce,
+        pos_start=start,
+        n_pos=count,
+        in_root=rows_root(SESSION, start, rows(start, count, "in")),
+        out_root=rows_root(SESSION, start, rows(start, count, "out")),
+        upstream_receipt_hash=ZERO_HASH,
+        prev_receipt_hash=previous,
+        t_in=1,
+        t_out=2,
+    )
+    return replace(made, **changes)
+
+
+def wire(made: Receipt, signer: Signer = NODE) -> Any:
+    return on_wire(made.sign(signer))
+
+
+def witness(count: int, salt: str) -> Witness:
+    seen = Witness(SESSION)
+    seen.saw(0, b"".join(rows(0, count, salt)), batch=1, tokens=count)
+    return seen
+
+
+def test_receipts_that_follow_each_other_are_kept() -> None:
+    chain = ReceiptChain(TERMS, sent=witness(12, "in"), received=witness(12, "out"))
+    first = receipt(0, 8)
+    chain.add(wire(first))
+    chain.add(wire(receipt(8, 4, first.hash())))
+    assert [signed.receipt.n_pos for signed in chain.take()] == [8, 4]
+    assert chain.take() == []
+
+
+def test_a_receipt_about_other_rows_than_the_client_sent_or_got_is_refused() -> None:
+    other = rows_root(SESSION, 0, rows(0, 8, "forged"))
+    for root in ("in_root", "out_root"):
+        chain = ReceiptChain(TERMS, sent=witness(8, "in"), received=witness(8, "out"))
+        with pytest.raises(PeerMisbehaved):
+            chain.add(wire(receipt(0, 8, **{root: other})))
+
+
+def test_rows_the_client_never_saw_are_taken_on_trust() -> None:
+    chain = ReceiptChain(TERMS, received=witness(3, "out"))
+    chain.add(wire(receipt(0, 8)))
+    assert chain.end == 8
+
+
+def test_after_a_crop_late_receipts_of_the_old_rows_are_no_lies() -> None:
+    seen = witness(12, "in")
+    seen.crop(8, end=12)
+    seen.saw(8, b"".join(rows(8, 6, "new")), batch=1, tokens=6)
+    chain = ReceiptChain(TERMS, sent=seen, end=8, head=ZERO_HASH)
+    chain.add(wire(receipt(8, 4)))
+    assert seen.root(12, 2) == rows_root(SESSION, 12, rows(12, 2, "new"))
+
+
+def test_rows_of_a_batch_are_joined_position_by_position() -> None:
+    seen = Witness(SESSION)
+    a, b = rows(0, 2, "a"), rows(0, 2, "b")
+    seen.saw(0, b"".join([*a, *b]), batch=2, tokens=2)
+    assert seen.root(0, 2) == rows_root(SESSION, 0, [a[0] + b[0], a[1] + b[1]])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"chain_id": 1},
+        {"model_root": ModelRoot(b"x" * 32)},
+        {"span": Span(2, 5)},
+        {"weight_root": Hash32(b"x" * 32)},
+        {"session_id": SessionId(b"x" * 16)},
+        {"client_nonce": b"x" * 32},
+        {"prev_receipt_hash": Hash32(b"x" * 32)},
+        {"pos_start": 1},
+    ],
+)
+def test_a_receipt_of_something_else_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(PeerMisbehaved):
+        ReceiptChain(TERMS).add(wire(receipt(0, 8, **change)))
+
+
+def test_a_receipt_signed_by_somebody_else_is_refused() -> None:
+    with pytest.raises(PeerMisbehaved):
+        ReceiptChain(TERMS).add(wire(receipt(0, 8), Signer(sha256(b"other").digest())))
+
+
+@pytest.mark.parametrize("change", [{"numeric_class": "fp1"}, {"start": 9, "end": 3}, {"n_pos": 0}, {"t_in": 9}])
+def test_a_receipt_that_makes_no_sense_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(PeerMisbehaved):
+        ReceiptChain(TERMS).add(with_fields(wire(receipt(0, 8)), **change))
