@@ -122,6 +122,23 @@ def test_a_mistake_is_one_line_on_stderr(tmp_path: Path, command: list[str], com
     assert "Traceback" not in error
 
 
+def test_an_account_may_be_named_as_the_clients_command_names_it(tmp_path: Path) -> None:
+    (tmp_path / "networks").mkdir()
+    network = tmp_path / "networks" / "devnet.json"
+    zero = "0x" + "0" * 40
+    network.write_text(
+        json.dumps(
+            {"name": "devnet", "chain_id": 1337, "rpc_url": "http://127.0.0.1:1"}
+            | dict.fromkeys(("token", "registry", "models", "escrow"), zero)
+        )
+    )
+    password = tmp_path / "password"
+    password.write_text("secret")
+    code, _, error = run(tmp_path, "up", "m", "--account", "nobody", "--password-file", str(password))
+    assert code == 2
+    assert str(tmp_path / "keys" / "nobody.json") in error
+
+
 def test_config_show_tells_where_each_value_is_from(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("[node]\nprice = 5\n")
     shown = json.loads(run(tmp_path, "config", "show", "--json")[1])

@@ -53,7 +53,9 @@ def up(
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads to compute with.")] = None,
     price: Annotated[int | None, typer.Option(help="Base units of Nectar (10^-18) per token and block.")] = None,
-    account: Annotated[Path | None, typer.Option(help="Keystore file of the node's account.")] = None,
+    account: Annotated[
+        Path | None, typer.Option(help="Keystore of the node: a name in <home>/keys, or a path.")
+    ] = None,
     password_file: Annotated[Path | None, typer.Option(help="File with the keystore's password.")] = None,
     owner: Annotated[str | None, typer.Option(help="Who owns the stake. [default: the account]")] = None,
     network: Annotated[str | None, typer.Option(help="A network's name or file.")] = None,
@@ -101,7 +103,7 @@ def _serve(settings: NodeSettings, *, as_json: bool) -> None:
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         chosen = resolve_network(settings.network, folder=home() / "networks")
-        keystore = settings.account.expanduser().absolute()
+        keystore = money.keystore_path(settings.account)
         signer = load_account(keystore, read_password(settings.password_file, keystore), chain_id=chosen.chain_id)
         folder.write_up({"account": str(keystore), "network": money.absolute_network(settings.network)})
 

@@ -23,7 +23,10 @@ from corolla_node.data_dir import DataDir
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 AccountOption = Annotated[
-    Path | None, typer.Option("--account", help="Keystore file. [default: the last `up`'s]", show_default=False)
+    Path | None,
+    typer.Option(
+        "--account", help="Keystore: a name in <home>/keys, or a path. [default: the last `up`'s]", show_default=False
+    ),
 ]
 PasswordOption = Annotated[Path | None, typer.Option("--password-file", help="File with the keystore's password.")]
 NetworkOption = Annotated[
@@ -39,6 +42,14 @@ def absolute_network(name_or_path: str) -> str:
     """A network as it can be named from any directory."""
     is_path = "/" in name_or_path or name_or_path.endswith(".json")
     return str(Path(name_or_path).expanduser().absolute()) if is_path else name_or_path
+
+
+def keystore_path(name_or_path: Path) -> Path:
+    """A keystore as it can be named from any directory: a bare name means `<home>/keys/<name>.json`."""
+    text = str(name_or_path)
+    if "/" in text or text.endswith(".json"):
+        return name_or_path.expanduser().absolute()
+    return home() / "keys" / f"{text}.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +72,7 @@ class Wallet:
         if keystore is None:
             raise ConfigError("name an --account: no node was ever up here")
         network = settings.network if "network" in loaded.sources else str(last.get("network", settings.network))
-        return cls(settings, folder, keystore.expanduser(), network)
+        return cls(settings, folder, keystore_path(keystore), network)
 
     @property
     def address(self) -> Address:
