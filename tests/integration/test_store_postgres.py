@@ -333,6 +333,45 @@ async def test_calls_run_in_order_on_one_thread_off_the_loop(store: Store) -> No
     assert threading.get_ident() not in threads
 
 
+def test_calls_made_together_are_kept_together_or_not_at_all(store: Store) -> None:
+    books = NodeStore(store)
+    with store.together():
+        books.record_voucher(*kept(promise(5)), now=NOW)
+        books.record_charge(tranche(1), PAYEE.address, Nectar(4))
+        with pytest.raises(VoucherStale):
+            books.record_voucher(*kept(promise(3)), now=NOW)
+        books.record_session(opened(1))
+        with pytest.raises(InvalidInput):
+            books.record_session(opened(1))
+        books.record_receipt(receipt())
+        assert books.best_vouchers()[0].due == 5
+    assert (books.earnings().earned, books.charged(tranche(1))) == (5, 4)
+    assert (len(books.sessions()), len(books.receipts(session_id(1)))) == (1, 1)
+
+
+def test_calls_made_together_are_undone_together(store: Store) -> None:
+    books, promises = NodeStore(store), ClientStore(store)
+    books.record_voucher(*kept(promise(5)), now=NOW)
+
+    def half_good() -> None:
+        with store.together():
+            books.record_charge(tranche(1), PAYEE.address, Nectar(9))
+            promises.raise_signed_totals([(tranche(1), PAYEE.address, Nectar(5))])
+            books.record_voucher(*kept(promise(2)), now=NOW)
+
+    with pytest.raises(VoucherStale):
+        half_good()
+    assert (books.charged(tranche(1)), promises.signed_totals(tranche(1))) == (0, {})
+
+
+def test_promises_made_together_are_all_kept_or_none(store: Store) -> None:
+    books = ClientStore(store)
+    books.raise_signed_totals([(tranche(1), PAYEE.address, Nectar(5)), (tranche(1), PAYER.address, Nectar(6))])
+    with pytest.raises(VoucherStale):
+        books.raise_signed_totals([(tranche(1), PAYEE.address, Nectar(7)), (tranche(1), PAYER.address, Nectar(1))])
+    assert books.signed_totals(tranche(1)) == {PAYEE.address: 5, PAYER.address: 6}
+
+
 def test_a_failed_transaction_leaves_nothing_of_itself(store: Store) -> None:
     def half_good(connection: Connection) -> None:
         connection.execute(earned_hours.insert().values(hour=1, earned=1))

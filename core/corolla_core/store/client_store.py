@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 from sqlalchemy import Connection, Row, and_, select, update
 
@@ -84,6 +86,12 @@ class ClientStore(ReceiptLog):
                 raise VoucherStale(known=known, offered=cumulative)
 
         self._store.atomically(work)
+
+    def raise_signed_totals(self, totals: Sequence[tuple[TrancheId, Address, Nectar]]) -> None:
+        """Several promises in one write to the disk: all of them, or VoucherStale and none."""
+        with self._store.together():
+            for tranche_id, payee, cumulative in totals:
+                self.raise_signed_total(tranche_id, payee, cumulative)
 
     def signed_total(self, tranche_id: TrancheId, payee: Address) -> Nectar:
         """The most ever promised to a payee on a tranche; 0 when nothing was."""

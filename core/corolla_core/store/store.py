@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ class Store:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self._joined = _Joined()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
 
     @classmethod
@@ -57,15 +59,35 @@ class Store:
         return await asyncio.shield(work)
 
     @contextmanager
+    def together(self) -> Iterator[None]:
+        """Everything the stores do inside, on this thread, as one transaction: one write to the disk, all or nothing.
+
+        A call that raises and is caught inside undoes only itself.
+        """
+        outer = self._joined.connection
+        with self.transaction() as connection:
+            self._joined.connection = connection
+            try:
+                yield
+            finally:
+                self._joined.connection = outer
+
+    @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """One transaction: committed when the block ends, undone when it raises."""
-        with _typed_errors(), self.engine.begin() as connection:
-            yield connection
+        """One transaction: committed when the block ends (or with the `together` around it), undone when it raises."""
+        joined = self._joined.connection
+        with _typed_errors():
+            if joined is None:
+                with self.engine.begin() as connection:
+                    yield connection
+            else:
+                with joined.begin_nested():
+                    yield joined
 
     def atomically(self, work: Callable[[Connection], T]) -> T:
         """`work` in one transaction, once more if another process inserted the same row first."""
         try:
-            with _typed_errors(), self.engine.begin() as connection:
+            with self.transaction() as connection:
                 return work(connection)
         except _LostRace:
             with self.transaction() as connection:
@@ -90,6 +112,12 @@ class Store:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+
+class _Joined(threading.local):
+    """The transaction that calls on this thread are part of."""
+
+    connection: Connection | None = None
 
 
 class _LostRace(StoreError):
