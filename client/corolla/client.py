@@ -21,10 +21,12 @@ from corolla.links import Link, LinkHandler, Links
 from corolla.local import LocalModel, checkpoint_ref, load_local
 from corolla.peers import Peers
 from corolla.pipeline import Policy
+from corolla.staked import StakedLookup
 from corolla.values import Balance, ChatMessage, Generation
 from corolla.wallet import Wallet, WalletPolicy
 from corolla_core.chain.models import Models
 from corolla_core.chain.network import Network, resolve_network
+from corolla_core.chain.registry import Registry
 from corolla_core.chain.rpc import Chain
 from corolla_core.config import home
 from corolla_core.model.sampling import SamplingParams
@@ -38,6 +40,7 @@ from corolla_core.store.store import Store
 from corolla_core.swarm.announcement import Announcement
 from corolla_core.swarm.dial import dial
 from corolla_core.swarm.directory import Directory
+from corolla_core.swarm.libp2p import Libp2p
 from corolla_core.swarm.messages import Endpoint
 
 _log = structlog.get_logger(__name__)
@@ -205,13 +208,17 @@ class AsyncClient:
             raise
         found = await directory
         stack.push_async_callback(found.stop)
+        libp2p = Libp2p(found)
+        stack.push_async_callback(libp2p.stop)
 
         async def connect(endpoint: Endpoint, /, *, handler: LinkHandler) -> Link:
-            return await dial(endpoint, identity=self._signer, handler=handler, timeout=self.policy.connect)
+            return await dial(
+                endpoint, identity=self._signer, handler=handler, timeout=self.policy.connect, fallback=libp2p
+            )
 
         links = Links(connect)
         stack.push_async_callback(links.close)
-        peers = Peers(found, model.root, model.num_blocks, rtt=links.rtt)
+        peers = Peers(StakedLookup(found, Registry(chain)), model.root, model.num_blocks, rtt=links.rtt)
         wallet = Wallet(
             signer=self._signer,
             payer=self.account,
