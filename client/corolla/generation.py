@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from corolla.session import Session
-from corolla.values import FinishReason, Generation, NodeUsage, Piece, Usage
+from corolla.values import FinishReason, Generation, NodeUsage, Piece, RouteHop, Usage
 from corolla_core.model.sampling import Sampler, SamplingParams, StopWatcher
 from corolla_core.protocol.errors import InvalidInput
 from corolla_core.protocol.units import Nectar
@@ -117,6 +117,7 @@ class TextStream:
         self._close = close_session
         self._logprobs = logprobs
         self._generation: Generation | None = None
+        self._session: Session | None = None
         self._pieces = self._generate()
 
     @property
@@ -125,6 +126,11 @@ class TextStream:
         if self._generation is None:
             raise InvalidInput("the stream has not been read to its end")
         return self._generation
+
+    @property
+    def route(self) -> tuple[RouteHop, ...]:
+        """Who serves it at this moment; empty before the first piece."""
+        return self._session.route if self._session is not None else ()
 
     def __aiter__(self) -> AsyncIterator[Piece]:
         return self._pieces
@@ -152,6 +158,7 @@ class TextStream:
         began = time.monotonic()
         prompt: list[int] = await self._model.run(self._model.prompt_ids, self._prompt)
         session, cached = await self._open(self._tape, prompt, self._params)
+        self._session = session
         before, failovers = session.usage(), session.failovers
         pieces: list[Piece] = []
         times: list[float] = []
