@@ -38,7 +38,7 @@ EXPIRY_MARGIN = 900
 class VoucherBook(Protocol):
     """The part of `ClientStore` a wallet needs."""
 
-    def raise_signed_total(self, tranche_id: TrancheId, payee: Address, cumulative: Nectar) -> None: ...
+    def raise_signed_totals(self, totals: Sequence[tuple[TrancheId, Address, Nectar]]) -> None: ...
 
     def signed_totals(self, tranche_id: TrancheId) -> dict[Address, Nectar]: ...
 
@@ -248,7 +248,7 @@ class Wallet:
             due = [purse for purse in dict.fromkeys(purses) if purse.account.unpaid]
             totals = [(purse.tranche_id, purse.payee, purse.account.ordered) for purse in due]
             if totals:
-                await self._runner.run(self._raise_totals, totals)
+                await self._runner.run(self._book.raise_signed_totals, totals)
             for tranche_id, payee, cumulative in totals:
                 accounts = self._of(tranche_id).accounts
                 accounts[payee] = books.sign(accounts[payee], cumulative)
@@ -275,10 +275,6 @@ class Wallet:
     def close(self) -> None:
         """Let other processes of this account use its tranches."""
         self._leases.release_all()
-
-    def _raise_totals(self, totals: Sequence[tuple[TrancheId, Address, Nectar]]) -> None:
-        for tranche_id, payee, cumulative in totals:
-            self._book.raise_signed_total(tranche_id, payee, cumulative)
 
     def _voucher(self, purse: Purse, cumulative: Nectar) -> SignedVoucher:
         head = self._of(purse.tranche_id).receipt_heads.get(purse.payee, ZERO_HASH)

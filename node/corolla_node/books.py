@@ -51,6 +51,10 @@ class Books:
         await self._store.run(self._close_cut_off)
 
     def _write(self, batch: Batch) -> None:
+        with self._store.together():
+            self._write_all(batch)
+
+    def _write_all(self, batch: Batch) -> None:
         now = self._now()
         for entry in batch.vouchers.values():
             # A stale voucher can only be one that a batch written twice has superseded already.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -48,13 +48,14 @@ class Disk:
         await asyncio.sleep(0)
         return fn(*args, **kwargs)
 
-    def raise_signed_total(self, tranche_id: TrancheId, payee: Address, cumulative: Nectar) -> None:
+    def raise_signed_totals(self, totals: Sequence[tuple[TrancheId, Address, Nectar]]) -> None:
         if self.failing:
             raise StoreError("disk full", reason="full")
-        known = self.totals.get((tranche_id, payee), 0)
-        if known > cumulative:
-            raise VoucherStale(known=known, offered=cumulative)
-        self.totals[tranche_id, payee] = cumulative
+        for tranche_id, payee, cumulative in totals:
+            known = self.totals.get((tranche_id, payee), 0)
+            if known > cumulative:
+                raise VoucherStale(known=known, offered=cumulative)
+        self.totals |= {(tranche_id, payee): cumulative for tranche_id, payee, cumulative in totals}
 
     def signed_totals(self, tranche_id: TrancheId) -> dict[Address, Nectar]:
         return {payee: Nectar(n) for (t, payee), n in self.totals.items() if t == tranche_id}
