@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -15,7 +15,7 @@ from corolla.hop import Hop
 from corolla.links import Link, Links
 from corolla.peers import Peers
 from corolla.receipts import ReceiptChain, Terms, Witness
-from corolla.router import Leg, Preference, find_route, find_spares
+from corolla.router import Candidate, Leg, Preference, find_route, find_spares
 from corolla.wallet import Purse, Wallet, Want
 from corolla.wiring import Patience, Replay, Wiring
 from corolla_core.protocol.errors import (
@@ -42,13 +42,14 @@ class Policy:
     """How a session picks and treats nodes. Times are seconds.
 
     `price_importance`: see `Preference.balanced`. `spares`: chains of substitutes per hop that a tranche has leaves
-    for. `patience`: how long to look for a route that is not there. `step`: how long a step may take, and
-    `step_per_token` what each of its tokens adds.
+    for. `window_bytes`: how much of a prompt may be on its way at once. `patience`: how long to look for a route that
+    is not there. `step`: how long a step may take, and `step_per_token` what each of its tokens adds.
     """
 
     wire_dtype: str = "float32"
     chunk_tokens: int = 8
     prefill_tokens: int = 128
+    window_bytes: int = 16 * 2**20
     price_importance: float = 0.5
     spares: int = 2
     patience: float = 15.0
@@ -169,9 +170,24 @@ class Pipeline:
         preference = Preference.balanced(candidates, self.policy.price_importance)
         for gap in gaps([hop.leg.span for hop in self.hops], self._peers.num_blocks):
             avoid = self._lost_here | {hop.account for hop in self.hops}
-            legs = find_route(candidates, gap, preference=preference, avoid=avoid)
+            legs = self._choose(candidates, gap, preference, avoid)
             spares = find_spares(candidates, legs, depth=self.policy.spares, preference=preference, avoid=avoid)
             await self._engage(legs, [leg for chains in spares for chain in chains for leg in chain])
+
+    def _choose(
+        self, candidates: Sequence[Candidate], gap: Span, preference: Preference, avoid: Collection[Address]
+    ) -> tuple[Leg, ...]:
+        """The route through a gap. In mid-session nodes that can be paid without a transaction come first."""
+        if self.hops or self.retired:
+            at_hand = [
+                c
+                for c in candidates
+                if c.span.overlaps(gap)
+                and self._wallet.has_leaf(self._want(Leg(c.account, _common(c.span, gap), c.price)))
+            ]
+            with contextlib.suppress(NoRoute):
+                return find_route(at_hand, gap, preference=preference, avoid=avoid)
+        return find_route(candidates, gap, preference=preference, avoid=avoid)
 
     async def _engage(self, legs: Sequence[Leg], spares: Sequence[Leg]) -> None:
         """Open the session on new nodes, all at once. Raises the first failure, its node out of favour."""
@@ -322,6 +338,10 @@ def gaps(spans: Sequence[Span], total: int) -> list[Span]:
     if at < total:
         found.append(Span(at, total))
     return found
+
+
+def _common(a: Span, b: Span) -> Span:
+    return Span(max(a.start, b.start), min(a.end, b.end))
 
 
 def _close(link: Link, session: SessionId) -> None:

@@ -145,6 +145,7 @@ class Session:
             part = hidden_BTD[:, start : start + size]
             await self._issue(part, pos + start, keep=0, crop=crop, reorder=reorder)
             crop, reorder = False, None
+            await self._until(self._has_room)
         return await self._issue(hidden_BTD[:, last:], pos + last, keep=keep, crop=crop, reorder=reorder)
 
     async def settle(self) -> None:
@@ -244,29 +245,40 @@ class Session:
         """While the nodes compute, promise them what they have been asked for."""
         try:
             await pay(self._wallet, self._pipeline.hops)
+        except CorollaError as error:
+            # The nodes will ask for it, and then whoever waits for them learns of what is wrong with the store.
+            _log.warning("could not pay ahead", error=str(error))
         finally:
             self._paying = None
 
     async def answer(self, number: int) -> Tensor:
         """The answer to a `send`, once. Raises NoRoute or NetworkError when there will be none, and PaymentError,
         ChainError or StoreError when replacing a lost node cannot be paid."""
-        allowed = self.policy.step + self.policy.step_per_token * sum(p.tokens for p in self._pending.values())
+        await self._until(lambda: number in self._answers)
+        answer = self._answers.pop(number)
+        self._answers.clear()
+        return answer
+
+    async def _until(self, done: Callable[[], bool]) -> None:
+        """Wait for `done`, mending what breaks meanwhile."""
+        waited_for = sum(step.tokens for step in self._pending.values())
         try:
-            while number not in self._answers:
+            while not done():
                 if self._owing or self._again or not self._pipeline.whole:
                     await self._repair(self.position)
                     continue
                 self._news = asyncio.get_running_loop().create_future()
                 try:
-                    async with asyncio.timeout(allowed):
+                    async with asyncio.timeout(self.policy.step + self.policy.step_per_token * waited_for):
                         await self._news
                 except TimeoutError:
                     self._blame_silence()
         finally:
             self._news = None
-        answer = self._answers.pop(number)
-        self._answers.clear()
-        return answer
+
+    def _has_room(self) -> bool:
+        """Whether little enough is on its way for another prompt chunk: nodes refuse to queue without bound."""
+        return sum(step.payload.nbytes for step in self._pending.values()) < self.policy.window_bytes
 
     async def _repair(self, needed: int) -> None:
         """Replace what is lost, pay what is owed, and send again what is not answered. New nodes get the history up to
@@ -353,7 +365,7 @@ class Session:
         del self._pending[result.step]
         if answer is not None:
             self._answers[result.step] = answer
-            self._wake()
+        self._wake()
 
     def _take_fault(self, hop: Hop, fault: Fault) -> None:
         error = error_from_wire(fault.error)

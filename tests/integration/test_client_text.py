@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
-from client_world import BLOCKS, ClientWorld, client_world, greedy_ids, make_checkpoint
+from client_world import BLOCKS, HIDDEN, ClientWorld, client_world, fast_policy, greedy_ids, make_checkpoint
 from node_peers import PRICE
 
 from corolla.wallet import WalletPolicy
@@ -72,6 +73,26 @@ async def test_a_long_prompt_goes_in_paid_chunks_and_gives_the_same_text(
         assert made.usage.prompt_tokens > 256
         assert made.token_ids == greedy_ids(checkpoint, ids_of(world, prompt), 9)
         assert made.usage.failovers == 0
+
+
+async def test_only_so_much_of_a_prompt_is_on_its_way_at_once(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    prompt = "The quick brown fox jumps over the lazy dog. " * 7
+    window = 32 * HIDDEN * 4  # two chunks of 16 positions
+    policy = fast_policy(prefill_tokens=16, window_bytes=window)
+    async with client_world(checkpoint, tmp_path, THREE, policy=policy) as world:
+        deepest = 0
+        node = world.nodes["a"]
+        honest = node.server.on_message
+
+        def watch(conn: Any, message: Any, payload: memoryview) -> None:
+            nonlocal deepest
+            honest(conn, message, payload)
+            deepest = max([deepest, *(s._queued_bytes for s in node.server._sessions.values())])
+
+        node.server.on_message = watch  # type: ignore[method-assign]
+        made = await world.engine.stream(prompt, SamplingParams(max_tokens=9)).read()
+        assert made.token_ids == greedy_ids(checkpoint, ids_of(world, prompt), 9)
+        assert 0 < deepest <= window
 
 
 async def test_a_second_text_draws_on_the_same_tranche(checkpoint: Checkpoint, tmp_path: Path) -> None:
