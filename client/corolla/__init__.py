@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from corolla.pipeline import Policy as Policy
     from corolla.sync import Client as Client
     from corolla.values import Balance as Balance
+    from corolla.values import BeamText as BeamText
     from corolla.values import ChatMessage as ChatMessage
     from corolla.values import Generation as Generation
     from corolla.values import Piece as Piece
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AsyncClient": "corolla.client",
     "Balance": "corolla.values",
+    "BeamText": "corolla.values",
     "ChatMessage": "corolla.values",
     "ChatSession": "corolla.chat",
     "Client": "corolla.sync",

@@ -22,7 +22,7 @@ from corolla.local import LocalModel, checkpoint_ref, load_local
 from corolla.peers import Peers
 from corolla.pipeline import Policy
 from corolla.staked import StakedLookup
-from corolla.values import Balance, ChatMessage, Generation
+from corolla.values import Balance, BeamText, ChatMessage, Generation
 from corolla.wallet import Wallet, WalletPolicy
 from corolla_core.chain.models import Models
 from corolla_core.chain.network import Network, resolve_network
@@ -134,6 +134,17 @@ class AsyncClient:
         by nobody, InvalidInput for a prompt that does not fit the model.
         """
         return await self.stream(prompt, params, logprobs=logprobs).read()
+
+    async def beam_search(
+        self, prompt: str | Sequence[ChatMessage], params: SamplingParams, *, num_beams: int = 4
+    ) -> list[BeamText]:
+        """The likeliest texts by beam search, best first, as transformers' `generate(num_beams=…)` finds them.
+
+        Raises what `generate` raises, and InvalidInput for sampling parameters that do not go with beams.
+        """
+        swarm = self._joined
+        beams, _session = await swarm.engine.beams(prompt, params, num_beams=num_beams)
+        return [BeamText(swarm.model.text(beam.token_ids), beam.token_ids, beam.score) for beam in beams]
 
     def session(self, *, system: str | None = None, capacity: int = DEFAULT_CHAT_TOKENS) -> ChatSession:
         """A conversation whose turns reuse what the nodes hold. Close it, or use it in `async with`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+from corolla.beams import Beam, BeamTape, check_beams, search
 from corolla.chat import ChatSession
 from corolla.generation import Tape, TextModel, TextStream
 from corolla.links import Links
@@ -78,7 +79,20 @@ class Engine:
             system=system,
         )
 
-    async def open_session(self, tape: Tape, max_tokens: int, batch: int = 1) -> Session:
+    async def beams(
+        self, prompt: str | Sequence[ChatMessage], params: SamplingParams, *, num_beams: int
+    ) -> tuple[list[Beam], Session]:
+        """Beam search: candidates, best first, and the session that made them, closed."""
+        check_beams(params, num_beams)
+        ids: list[int] = await self._model.run(self._model.prompt_ids, prompt)
+        tape = BeamTape(self._model, [list(ids) for _ in range(num_beams)])
+        session = await self.open_session(tape, self._fitting(len(ids) + params.max_tokens), num_beams)
+        try:
+            return await search(self._model, session, tape, params, ids), session
+        finally:
+            await self.finish(session)
+
+    async def open_session(self, tape: Tape | BeamTape, max_tokens: int, batch: int = 1) -> Session:
         """A session of `max_tokens` positions. Raises NoRoute, PaymentError, ChainError, StoreError."""
         session = Session(
             shape=Shape(batch, max_tokens, self._hidden_size),
@@ -111,10 +125,12 @@ class Engine:
         await asyncio.gather(*(self.finish(session) for session in list(self._sessions)), return_exceptions=True)
 
     async def _open_for(self, tape: Tape, prompt: Sequence[int], params: SamplingParams) -> tuple[Session, int]:
-        needed = len(prompt) + params.max_tokens
-        if self._context is not None and needed > self._context:
-            raise InvalidInput(f"{needed} positions are more than the model's context of {self._context}")
-        return await self.open_session(tape, needed), 0
+        return await self.open_session(tape, self._fitting(len(prompt) + params.max_tokens)), 0
+
+    def _fitting(self, positions: int) -> int:
+        if self._context is not None and positions > self._context:
+            raise InvalidInput(f"{positions} positions are more than the model's context of {self._context}")
+        return positions
 
     async def _close_after(self, session: Session, reusable: bool) -> None:
         await self.finish(session)

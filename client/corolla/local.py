@@ -75,6 +75,10 @@ class LocalModel:
         """Logits `[B, V]` of the last position."""
         return self._head.logits(hidden_BTD[:, -1:])[:, -1]
 
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of tokens, special ones left out."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
     def watcher(self, stop: Sequence[str]) -> StopWatcher:
         return StopWatcher(self.tokenizer, stop)
 

@@ -14,7 +14,7 @@ from corolla.chat import ChatSession
 from corolla.client import AsyncClient
 from corolla.funds import TrancheStatus
 from corolla.pipeline import Policy
-from corolla.values import Balance, ChatMessage, Generation, Piece
+from corolla.values import Balance, BeamText, ChatMessage, Generation, Piece
 from corolla.wallet import WalletPolicy
 from corolla_core.chain.network import Network
 from corolla_core.model.sampling import SamplingParams
@@ -183,6 +183,11 @@ class Client:
 
     def stream(self, prompt: str | Sequence[ChatMessage], params: SamplingParams, *, logprobs: bool = False) -> Stream:
         return Stream(self._running, self._client.stream(prompt, params, logprobs=logprobs))
+
+    def beam_search(
+        self, prompt: str | Sequence[ChatMessage], params: SamplingParams, *, num_beams: int = 4
+    ) -> list[BeamText]:
+        return self._running.run(self._client.beam_search(prompt, params, num_beams=num_beams))
 
     def session(self, *, system: str | None = None) -> Chat:
         return Chat(self._running, self._client.session(system=system))

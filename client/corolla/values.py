@@ -85,6 +85,15 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
+class BeamText:
+    """A text found by beam search; `score` is its log probability per token."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class Balance:
     """A client's money: `wallet` tokens in its account, `free` in the escrow, `locked` in tranches not reclaimed yet,
     `signed` away on them by vouchers. `gas` is the chain's coin, in wei."""
