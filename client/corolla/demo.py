@@ -199,6 +199,8 @@ def main() -> int:
     except CorollaError as error:
         Console(stderr=True).print(f"demo failed: {error}", style="red", markup=False)
         return 1
+    except KeyboardInterrupt:
+        return 130
     names = [f"node-{i}" for i in range(args.nodes)]
     report(outcome, names, out)
     return 0 if outcome.identical and outcome.settled(names) else 1
