@@ -214,7 +214,8 @@ def agent_of(world, project):
     return Contract.from_abi("Agent", world.token.agent(), project.Agent.abi)
 
 
-def test_a_withdrawing_payee_cannot_reenter(hostile, project):
+@pytest.mark.parametrize("name", ["withdrawPayee", "redeem", "withdrawFree", "deposit", "burnFees"])
+def test_a_withdrawing_payee_cannot_reenter(hostile, project, name):
     hostile.fund(1, 100)
     agent = agent_of(hostile, project)
     tree = SumTree([Leaf(Address(agent.address), 50), Leaf(addressed(4), 50)])
@@ -225,22 +226,14 @@ def test_a_withdrawing_payee_cannot_reenter(hostile, project):
     item = [[tranche.id, agent.address, 50, ZERO_HASH], 50, 0, siblings, signature]
     hostile.redeem(item)
 
-    withdraw = hostile.escrow.withdrawPayee.encode_input(agent)
-    for reentry in (
-        withdraw,
-        hostile.escrow.redeem.encode_input([item]),
-        hostile.escrow.withdrawFree.encode_input(agent, 1),
-        hostile.escrow.deposit.encode_input(1),
-        hostile.escrow.burnFees.encode_input(),
-    ):
-        chain.snapshot()
-        hostile.token.arm(hostile.escrow, reentry, {"from": accounts[0]})
-        agent.act(hostile.escrow, withdraw, {"from": accounts[8]})
-        assert hostile.token.attempted()
-        assert not hostile.token.succeeded()
-        assert hostile.token.outcome()[:4] == bytes.fromhex("3ee5aeb5")  # ReentrancyGuardReentrantCall()
-        assert hostile.token.balanceOf(agent) == 50
-        chain.revert()
+    arguments = {"withdrawPayee": [agent], "redeem": [[item]], "withdrawFree": [agent, 1], "deposit": [1]}
+    reentry = getattr(hostile.escrow, name).encode_input(*arguments.get(name, []))
+    hostile.token.arm(hostile.escrow, reentry, {"from": accounts[0]})
+    agent.act(hostile.escrow, hostile.escrow.withdrawPayee.encode_input(agent), {"from": accounts[8]})
+    assert hostile.token.attempted()
+    assert not hostile.token.succeeded()
+    assert hostile.token.outcome()[:4] == bytes.fromhex("3ee5aeb5")  # ReentrancyGuardReentrantCall()
+    assert hostile.token.balanceOf(agent) == 50
 
 
 def test_a_deposit_that_calls_back_is_counted_once(hostile, project):

@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-import os
+from random import Random
 
+import pytest
 from brownie import accounts, chain
-from brownie.test import strategy
-from hypothesis import strategies as st
+from walk import seeds, walk
 from world import DAY, MIN_STAKE, UNBONDING, now, reverts
 
-EXAMPLES = int(os.environ.get("COROLLA_EXAMPLES", "40"))
 NODES, OWNER, WINDOW = (4, 5), 6, 2 * DAY
 
 
 class StakeMachine:
-    node = st.sampled_from(NODES)
-    amount = strategy("uint256", min_value=1, max_value=MIN_STAKE)
-    jump = st.sampled_from([60, WINDOW - 60, WINDOW, UNBONDING // 2, UNBONDING + 60])
-
-    def __init__(cls, world):
-        cls.world, cls.registry = world, world.registry
+    def __init__(self, world):
+        self.world, self.registry = world, world.registry
         for node in NODES:
             world.stake(node, owner=OWNER)
         world.registry.grantRole(world.registry.ESCROW_ROLE(), accounts[0], {"from": accounts[0]})
         world.token.approve(world.registry, 2**255, {"from": accounts[0]})
-
-    def setup(self):
         self.stake = dict.fromkeys(NODES, MIN_STAKE)
         self.unbonding = dict.fromkeys(NODES, 0)
         self.ripe = dict.fromkeys(NODES, 0)
         self.locks = {node: [] for node in NODES}
         self.returned = self.burned = 0
-        self.supply = self.world.token.totalSupply()
+        self.supply = world.token.totalSupply()
+
+    def draw_node(self, rng):
+        return rng.choice(NODES)
+
+    def draw_amount(self, rng):
+        return rng.randint(1, rng.choice([MIN_STAKE, MIN_STAKE // 10]))
+
+    def draw_jump(self, rng):
+        return rng.choice([60, WINDOW // 3, WINDOW, UNBONDING // 2, UNBONDING + 60])
 
     def rule_add_stake(self, node, amount):
         self.registry.addStake(accounts[node], amount, {"from": accounts[0]})
@@ -50,6 +52,8 @@ class StakeMachine:
     def rule_lock(self, node, amount):
         until = now() + WINDOW
         tx = self.registry.lockStake(accounts[node], amount, until, {"from": accounts[0]})
+        if tx.return_value:
+            assert self.registry.nodeOf(accounts[node])["locked"] <= self.stake[node] + self.unbonding[node]
         self.locks[node].append((tx.return_value, until))
 
     def rule_slash(self, node, amount):
@@ -107,5 +111,6 @@ class StakeMachine:
             assert asked <= record["locked"] <= longest
 
 
-def test_the_registry_keeps_its_promises_over_any_history(state_machine, deployed):
-    state_machine(StakeMachine, deployed, settings={"max_examples": max(4, EXAMPLES // 6), "stateful_step_count": 20})
+@pytest.mark.parametrize("seed", seeds(examples_a_walk=20))
+def test_the_registry_keeps_its_promises_over_any_history(world, seed):
+    walk(StakeMachine(world), Random(seed), steps=50)
