@@ -71,7 +71,7 @@ class EscrowMachine:
         return rng.choice(PAYEES)
 
     def draw_pick(self, rng):
-        return rng.getrandbits(16)
+        return rng.choice([0, 1, rng.getrandbits(16)])
 
     def draw_part(self, rng):
         """Percent of a cap; vouchers above it are tried too."""
@@ -160,9 +160,9 @@ class EscrowMachine:
         self.world.redeem(*items)
         self.past += items
 
-    def rule_redeem_more(self, pick, payee, part):
-        """Twice as often as the rest."""
-        self.rule_redeem(pick, payee, part)
+    def rule_redeem_in_steps(self, pick, payee, part):
+        for share in (part // 3, part // 2, part):
+            self.rule_redeem(pick, payee, share)
 
     def rule_replay(self, pick, flag):
         """Anything ever redeemed, again, in any order: a no-op."""

@@ -111,6 +111,6 @@ class StakeMachine:
             assert asked <= record["locked"] <= longest
 
 
-@pytest.mark.parametrize("seed", seeds(examples_a_walk=20))
+@pytest.mark.parametrize("seed", seeds(examples_a_walk=13))
 def test_the_registry_keeps_its_promises_over_any_history(world, seed):
     walk(StakeMachine(world), Random(seed), steps=50)
