@@ -51,7 +51,7 @@ format: $(STAMPS)/python ## let ruff rewrite what it can
 clean: ## remove what setup made (not COROLLA_HOME: it holds keys)
 	rm -rf $(VENV) contracts/.venv contracts/.venv-slither contracts/node_modules contracts/build
 
-# The newest suitable Python, unless PYTHON names one.
+# The first suitable Python, unless PYTHON names one.
 $(STAMPS)/python: pyproject.toml
 	@python="$${PYTHON:-}"; \
 	if [ -z "$$python" ]; then \
