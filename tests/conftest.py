@@ -11,6 +11,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 from ganache import ganache
 
+import corolla_core.chain  # noqa: F401 -- first of all that bring py_ecc with them; see there
+
 __all__ = ["ganache"]
 
 
