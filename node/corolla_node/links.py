@@ -6,11 +6,15 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
+import structlog
+
 from corolla_core.protocol.errors import CorollaError, NetworkError, OutOfCapacity, PeerUnreachable
 from corolla_core.protocol.ids import Address, address
 from corolla_core.swarm.messages import AnyMessage, Endpoint
+from corolla_node.errands import Errands
 from corolla_node.ports import Dialer, Link, LinkHandler
 
+_log = structlog.get_logger(__name__)
 MAX_LINKS = 256
 
 
@@ -99,10 +103,12 @@ class _Shared:
         try:
             self.link = await dial(self.endpoint, handler=handler)
         except NetworkError as error:
+            _log.info("a next node cannot be reached", peer=self.peer, error=str(error))
             self.fail(error)
             return
-        except CorollaError as error:
-            self.fail(PeerUnreachable(error.message, peer=self.peer))
+        except Exception as error:  # the endpoint is a stranger's: no dialer foresees all that it may hold
+            _log.exception("a dial failed in a way that no dialer should", peer=self.peer)
+            self.fail(PeerUnreachable(str(error), peer=self.peer))
             return
         for outlet in list(self.outlets):
             outlet._up(self.link)
@@ -122,7 +128,7 @@ class Links:
 
     def __init__(self, dial: Dialer, tasks: asyncio.TaskGroup, *, linger: float = 30.0) -> None:
         self._dial = dial
-        self._tasks = tasks
+        self._tasks = Errands(tasks)
         self._linger = linger
         self._shared: dict[Endpoint, _Shared] = {}
 

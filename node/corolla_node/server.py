@@ -47,6 +47,7 @@ from corolla_core.swarm.messages import (
 )
 from corolla_node import ledger
 from corolla_node.desk import Desk
+from corolla_node.errands import Errands
 from corolla_node.kept_rows import kept_bytes
 from corolla_node.kv_pool import KvPool
 from corolla_node.ports import Blocks, Link
@@ -80,7 +81,7 @@ class Server:
         self._desk = desk
         desk.links.handler = self
         self._kv = kv
-        self._tasks = tasks
+        self._tasks = Errands(tasks)
         self._sessions: dict[SessionId, Session] = {}
         self._opening = 0
         self._empty = asyncio.Event()

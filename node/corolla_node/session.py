@@ -171,6 +171,7 @@ class Session:
                     return
             except CorollaError as error:
                 if isinstance(item, _Waiting):
+                    self._unpark()  # else its timer would drop whatever comes to wait after it
                     self._queue.popleft()
                     self._let_in(item)
                 self.fault(error, item.step.step if isinstance(item, _Waiting) else None)
@@ -180,7 +181,7 @@ class Session:
         step = item.step
         action = decide(step, last_step=self._last_step, length=self._bench.length)
         if self._outlet is not None and self._outlet.error is not None:
-            raise PeerUnreachable(self._outlet.error.message, peer=self._outlet.peer)
+            raise _unreachable(self._outlet)
         if action is Action.ANSWER:
             self._queue.popleft()
             self._let_in(item)
@@ -292,7 +293,8 @@ class Session:
     def _outlet_lost(self, outlet: Outlet, error: NetworkError) -> None:
         if outlet is self._outlet and not self._closed:
             step = self._last_step or None
-            self.fault(PeerUnreachable(f"the next node is lost: {error.message}", peer=outlet.peer), step)
+            _log.info("the next node is lost", session=self.agreed.session, peer=outlet.peer, error=str(error))
+            self.fault(_unreachable(outlet), step)
             self._pump()  # what waits cannot be sent on, and is refused rather than left hanging
 
     def downstream_refused(self, peer: Link, error: CorollaError, step: int | None) -> None:
@@ -386,3 +388,8 @@ class Session:
 
         work.add_done_callback(signed)
         return finished
+
+
+def _unreachable(outlet: Outlet) -> PeerUnreachable:
+    """Never why: a client that names any host and port would learn which of them are open, and what answers there."""
+    return PeerUnreachable("the next node cannot be reached", peer=outlet.peer)

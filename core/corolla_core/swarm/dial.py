@@ -15,6 +15,8 @@ from corolla_core.swarm.hello import ClientHello
 from corolla_core.swarm.messages import Endpoint
 
 _TLS = client_context()
+# Resolving a host that another peer made up raises UnicodeError (IDNA, "a..b") or ValueError (NUL) beside OSError.
+_NO_WAY = (OSError, ValueError)
 
 
 class Fallback(Protocol):
@@ -38,7 +40,8 @@ async def dial(
     """A connection whose peer has proven to be `endpoint.account` behind the pinned certificate.
 
     `timeout` bounds each way in seconds. The fallback is tried only where no TCP connection can be made: a peer that
-    answers with the wrong certificate or account is refused. Raises PeerUnreachable, PeerTimeout or PeerMisbehaved.
+    answers with the wrong certificate or account is refused. Raises PeerUnreachable (also for a host that can be
+    none), PeerTimeout or PeerMisbehaved.
     """
     peer = address(endpoint.account)
     try:
@@ -46,7 +49,7 @@ async def dial(
             return await _dial_tls(endpoint, identity=identity, handler=handler, policy=policy)
     except TimeoutError:
         unreachable: NetworkError = PeerTimeout(f"no connection to {_where(endpoint)} in {timeout} s", peer=peer)
-    except OSError as error:
+    except _NO_WAY as error:
         unreachable = PeerUnreachable(f"{_where(endpoint)}: {error}", peer=peer)
     except (PeerUnreachable, PeerTimeout) as error:
         unreachable = error
@@ -57,6 +60,8 @@ async def dial(
             return await fallback.dial(endpoint, identity=identity, handler=handler, policy=policy)
     except TimeoutError:
         raise PeerTimeout(f"{unreachable.message}; nor over libp2p", peer=peer) from None
+    except _NO_WAY as error:
+        raise PeerUnreachable(f"{unreachable.message}; nor over libp2p: {error}", peer=peer) from None
 
 
 async def _dial_tls(endpoint: Endpoint, *, identity: Signer, handler: Handler, policy: Policy | None) -> Connection:

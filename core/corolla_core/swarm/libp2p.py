@@ -49,7 +49,10 @@ class Libp2p:
         """Serve no more and close every stream."""
         if self._serving:
             self._serving = False
-            await self._p2p.remove_binary_stream_handler(PROTOCOL)
+            try:
+                await self._p2p.remove_binary_stream_handler(PROTOCOL)
+            except Exception as error:  # a dead p2pd serves no more anyway, and its errors are of unrelated kinds
+                _log.debug("p2pd did not take the handler back", error=str(error))
         await asyncio.gather(*(conn.close() for conn in list(self._streams)))
 
     async def dial(
@@ -83,6 +86,10 @@ class Libp2p:
             conn.get_buffer(len(greeting))[: len(greeting)] = greeting
             conn.buffer_updated(len(greeting))
             await conn.authenticated()
+        except OSError as error:
+            writer.close()
+            conn.drop(PeerUnreachable("the stream broke", peer=peer))
+            raise PeerUnreachable(f"libp2p: {error}", peer=peer) from None
         except BaseException:
             writer.close()
             conn.drop(PeerUnreachable("the dial was given up", peer=peer))
