@@ -24,6 +24,7 @@ help: ## this list
 setup: $(STAMPS)/python $(NPM) $(MODEL) ## Python environment, Ganache and the model
 
 demo: setup ## three paid nodes answer a question from a real model on a real chain
+	@echo "==> Three nodes, a chain and a question"
 	@$(BIN)/python -m corolla.demo
 
 test: setup test-contracts test-python ## every test
