@@ -77,6 +77,11 @@ class NodeSettings(LayeredSettings):
     payment_grace: Seconds = 2.0
     orphan_grace: Seconds = 30.0
     idle_grace: Seconds = 1800.0
+    first_step_grace: Seconds = 60.0
+    client_share: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """the part of the KV budget that one client, or one payer, may hold"""
+    client_sessions: Annotated[int | None, Field(ge=1)] = None
+    """how many sessions one client, or one payer, may hold; an eighth of `max_sessions` if unset"""
     expiry_margin: Annotated[int, Field(ge=0)] = 120
     max_sessions: Annotated[int, Field(ge=1)] = 256
     redeem_interval: Annotated[float, Field(gt=0)] = 60.0

@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from corolla_node.bookkeeper import Bookkeeper
-from corolla_node.kv_pool import KvPool
+from corolla_node.kv_pool import KvPool, Share
 from corolla_node.links import Links
 from corolla_node.paybook import Paybook
 from corolla_node.ports import Clock
@@ -30,10 +30,21 @@ class Policy:
     """how long a session outlives its client's connection"""
     idle_grace: float = 1800.0
     """how long a session may go without a step"""
+    first_step_grace: float = 60.0
+    """how long a session may wait for its first step, before which it has paid for nothing"""
     max_step_tokens: int = 128
     max_sessions: int = 256
+    client_share: float = 0.25
+    """the part of the session memory that one client, or one payer, may hold"""
+    client_sessions: int | None = None
+    """how many sessions one client, or one payer, may hold; None: an eighth of `max_sessions`"""
     session_queue: int = 64 * MIB
     """tensors one session may have waiting"""
+
+    def share(self, total: int) -> Share:
+        """What one client may hold of `total` bytes of session memory."""
+        sessions = self.client_sessions if self.client_sessions is not None else self.max_sessions // 8
+        return Share(int(total * self.client_share), max(1, sessions))
 
 
 @dataclass(slots=True)

@@ -67,7 +67,7 @@ async def run_node(
     rng: Random | None = None,
 ) -> None:
     """Serve until `stop` is asked. Raises ConfigError, ModelError, ChainError, NetworkError or InsufficientFunds when
-    the node cannot come up."""
+    the node cannot come up, and NetworkError, having left in order, when p2pd has died under it."""
     if settings.model is None:
         raise ConfigError("name a model to serve")
     async with AsyncExitStack() as stack:
@@ -144,7 +144,9 @@ async def run_node(
                 interval=settings.redeem_interval,
             ),
         )
-        await node.until_stopped(stop, on_ready)
+        lost = await node.until_stopped(stop, on_ready)
+    if lost is not None:
+        raise lost
 
 
 @asynccontextmanager
@@ -179,7 +181,10 @@ def _terms(settings: NodeSettings, network: Network) -> Terms:
             payment_grace=settings.payment_grace,
             orphan_grace=settings.orphan_grace,
             idle_grace=settings.idle_grace,
+            first_step_grace=settings.first_step_grace,
             max_sessions=settings.max_sessions,
+            client_share=settings.client_share,
+            client_sessions=settings.client_sessions,
         ),
         kv_budget=settings.kv_budget,
         host=settings.host,

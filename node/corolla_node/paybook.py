@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from corolla_core.protocol.eip712 import Domain
-from corolla_core.protocol.errors import TrancheExpired, TrancheUnknown, VoucherTooSmall
+from corolla_core.protocol.errors import TrancheExpired, TrancheUnknown, VoucherOverCap, VoucherTooSmall
 from corolla_core.protocol.ids import Address, Hash32, TrancheId
 from corolla_core.protocol.sumtree import Leaf, SumProof
 from corolla_core.protocol.units import Nectar, UnixTime
@@ -21,6 +21,7 @@ from corolla_node.ports import Clock, Memory, Tranches
 @dataclass(frozen=True, slots=True)
 class _Page:
     terms: Terms
+    payer: Address
     leaf: Leaf
     proof: SumProof
     account: Account
@@ -75,7 +76,9 @@ class Paybook:
         known = self._pages.get(tranche_id)
         if known is None:
             paid = best.voucher.cumulative if best else Nectar(0)
-            self._pages[tranche_id] = _Page(terms, leaf, proof, Account(charged=charged, paid=paid), best)
+            self._pages[tranche_id] = _Page(
+                terms, tranche.payer, leaf, proof, Account(charged=charged, paid=paid), best
+            )
         elif leaf.cap > known.leaf.cap:
             self._pages[tranche_id] = replace(known, terms=terms, leaf=leaf, proof=proof)
         return self._pages[tranche_id].account
@@ -83,6 +86,17 @@ class Paybook:
     def account(self, tranche_id: TrancheId) -> Account:
         """Raises TrancheUnknown."""
         return self._page(tranche_id).account
+
+    def payer(self, tranche_id: TrancheId) -> Address:
+        """Whose money it is. Raises TrancheUnknown."""
+        return self._page(tranche_id).payer
+
+    def check_means(self, tranche_id: TrancheId, cost: Nectar) -> None:
+        """Whether what is left of the leaf's cap pays for `cost` at least. Raises VoucherOverCap, TrancheUnknown."""
+        page = self._page(tranche_id)
+        needed = Nectar(page.account.charged + page.account.held + cost)
+        if needed > page.terms.cap:
+            raise VoucherOverCap("too little is left for this node", cap=page.terms.cap, offered=needed)
 
     def hold(self, tranche_id: TrancheId, cost: Nectar, *, credit: Nectar) -> None:
         """Begin a step. Raises VoucherTooSmall, or TrancheExpired where only a voucher that can no longer come would

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -49,13 +50,15 @@ from corolla_node import ledger
 from corolla_node.desk import Desk
 from corolla_node.errands import Errands
 from corolla_node.kept_rows import kept_bytes
-from corolla_node.kv_pool import KvPool
+from corolla_node.kv_pool import KvPool, Share
 from corolla_node.ports import Blocks, Link
 from corolla_node.session import Session
 from corolla_node.steps import Agreement
 
 _log = structlog.get_logger(__name__)
 _MAX_OPENING = 64
+_MAX_OPENING_EACH = 8
+"""Sessions being opened, in all and of one client: each makes the node ask the chain before anything was paid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ class Server:
         self._kv = kv
         self._tasks = Errands(tasks)
         self._sessions: dict[SessionId, Session] = {}
-        self._opening = 0
+        self._opening: Counter[Address] = Counter()
         self._empty = asyncio.Event()
         self._empty.set()
         self.draining = False
@@ -94,8 +97,16 @@ class Server:
 
     @property
     def kv_free_tokens(self) -> int:
-        """How many more positions of one sequence fit the KV budget."""
-        return self._kv.free // max(1, self._offer.blocks.kv_bytes(1, 1))
+        """How many positions of one sequence a new client can have, with the rows that are kept of them."""
+        blocks = self._offer.blocks
+        each = blocks.kv_bytes(1, 1) + max(
+            kept_bytes(1, 1, blocks.hidden_size, dtype) for dtype in WIRE_DTYPES.values()
+        )
+        return min(self._kv.free, self._share.size) // each
+
+    @property
+    def _share(self) -> Share:
+        return self._desk.policy.share(self._kv.total)
 
     def info(self) -> Info:
         span = self._offer.blocks.span
@@ -159,10 +170,10 @@ class Server:
     # Sessions
 
     def _begin_open(self, conn: Link, message: Open) -> None:
-        if self._opening >= _MAX_OPENING:
+        if self._opening.total() >= _MAX_OPENING or self._opening[conn.peer] >= _MAX_OPENING_EACH:
             raise OutOfCapacity("too many sessions are being opened", needed=1, free=0)
         self._check_open(message)
-        self._opening += 1
+        self._opening[conn.peer] += 1
         self._tasks.create_task(self._open(conn, message))
 
     async def _open(self, conn: Link, message: Open) -> None:
@@ -174,7 +185,8 @@ class Server:
             _log.exception("a session could not be opened", peer=conn.peer)
             self._refuse(conn, InvalidInput("the session could not be opened"), message.session, None)
         finally:
-            self._opening -= 1
+            self._opening[conn.peer] -= 1
+            self._opening += Counter()  # drops who has none left
         opened = self._sessions.get(SessionId(message.session))
         if opened is not None and opened.client is conn and conn.closed:
             self._orphan(opened)
@@ -216,8 +228,13 @@ class Server:
             tranche_id=tranche_id,
             client_nonce=message.client_nonce,
         )
+        self._desk.paybook.check_means(tranche_id, agreed.cost(min(agreed.chunk_tokens, agreed.max_tokens)))
         kept = kept_bytes(agreed.batch, agreed.max_tokens, agreed.hidden, WIRE_DTYPES[agreed.wire_dtype])
-        lease = self._kv.reserve(blocks.kv_bytes(agreed.batch, agreed.max_tokens) + kept)
+        lease = self._kv.reserve(
+            blocks.kv_bytes(agreed.batch, agreed.max_tokens) + kept,
+            holders={conn.peer, self._desk.paybook.payer(tranche_id)},
+            share=self._share,
+        )
         root = offer.weight_root(span)
         try:
             self._sessions[agreed.session] = Session(

@@ -74,10 +74,10 @@ class Session:
         self.upstream = agreed.upstream
         self.orphaned: TimerHandle | None = None
         self._used_at = desk.loop.time()
-        self._idle = desk.loop.call_later(desk.policy.idle_grace, self._check_idle)
         self._desk = desk
         self._charged = 0
         self._tokens = 0
+        self._idle = desk.loop.call_later(self._idle_grace, self._check_idle)
         self._lease = lease
         self._on_ended = on_ended
         self._bench = Workbench(blocks, agreed)
@@ -96,7 +96,6 @@ class Session:
 
     def submit(self, step: Step, payload: memoryview, received: float) -> None:
         """Take a step in. A refusal goes to the client as a Fault."""
-        self._used_at = self._desk.loop.time()
         try:
             check_shape(step, self.agreed, max_step_tokens=self._desk.policy.max_step_tokens)
             free = self._desk.policy.session_queue - self._queued_bytes
@@ -216,6 +215,7 @@ class Session:
         self._desk.paybook.charge(self.agreed.tranche_id, cost)
         self._charged += cost
         self._tokens += tokens_of(item.step) * self.agreed.batch
+        self._used_at = self._desk.loop.time()
         self._let_in(item)
         self._last_step = max(self._last_step, item.step.step)
         self._record(item, done, sent)
@@ -235,9 +235,15 @@ class Session:
         else:
             self._broken(job.error, item.step.step)
 
+    @property
+    def _idle_grace(self) -> float:
+        """What was never paid for may not be held for long; a step that is refused does not count as use."""
+        policy = self._desk.policy
+        return policy.idle_grace if self._tokens else min(policy.idle_grace, policy.first_step_grace)
+
     def _check_idle(self) -> None:
         """Memory is reserved for the session whether it is used or not: one that is not used must end."""
-        left = self._used_at + self._desk.policy.idle_grace - self._desk.loop.time()
+        left = self._used_at + self._idle_grace - self._desk.loop.time()
         if left > 0 or self._job is not None:
             self._idle = self._desk.loop.call_later(max(left, 1.0), self._check_idle)
             return
