@@ -36,6 +36,14 @@ NetworkOption = Annotated[
 DataDirOption = Annotated[
     Path | None, typer.Option("--data-dir", help="The node's own folder. [default: <home>/node]", show_default=False)
 ]
+NodeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--node",
+        help="Address of the node whose stake it is, where its owner has another account. [default: the account]",
+        show_default=False,
+    ),
+]
 
 
 def absolute_network(name_or_path: str) -> str:
@@ -146,6 +154,7 @@ async def _earnings(wallet: Wallet, since: UnixTime) -> dict[str, Any]:
 
 def stake(
     amount: Annotated[str | None, typer.Argument(help="Tokens to add; none shows the stake.")] = None,
+    node: NodeOption = None,
     account: AccountOption = None,
     password_file: PasswordOption = None,
     network: NetworkOption = None,
@@ -156,20 +165,22 @@ def stake(
     """Show the stake, or add to it."""
     with errors():
         wallet = Wallet.of(account=account, password_file=password_file, network=network, data_dir=data_dir)
+        staked = address(node) if node is not None else wallet.address
         more = None if amount is None else nectar_from_text(amount)
         if more is not None:
             confirm(f"Stake {amount} more?", yes=yes)
 
         async def act(contracts: Contracts) -> None:
             if more is not None:
-                await contracts.registry.add_stake(more)
+                await contracts.registry.add_stake(more, node=staked)
 
-        emit(asyncio.run(_with_stake(wallet, act, sign=more is not None)), as_json=as_json)
+        emit(asyncio.run(_with_stake(wallet, staked, act, sign=more is not None)), as_json=as_json)
 
 
 def unstake(
     amount: Annotated[str | None, typer.Argument(help="Tokens to take out of the stake, or `all`.")] = None,
     finish: Annotated[bool, typer.Option("--finish", help="Pay out what has finished unbonding.")] = False,
+    node: NodeOption = None,
     account: AccountOption = None,
     password_file: PasswordOption = None,
     network: NetworkOption = None,
@@ -177,11 +188,15 @@ def unstake(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Begin to take tokens out of the stake, or with --finish get what has finished unbonding."""
+    """Begin to take tokens out of the stake, or with --finish get what has finished unbonding.
+
+    Only the stake's owner may begin; what is paid out goes to the owner.
+    """
     with errors():
         if (amount is None) != finish:
             raise ConfigError("give an amount to begin with, or --finish")
         wallet = Wallet.of(account=account, password_file=password_file, network=network, data_dir=data_dir)
+        staked = address(node) if node is not None else wallet.address
         if not finish:
             confirm(
                 f"Unstake {amount}? It earns nothing while it unbonds, and below the minimum the node stops.", yes=yes
@@ -189,22 +204,26 @@ def unstake(
 
         async def act(contracts: Contracts) -> None:
             if finish:
-                await contracts.registry.withdraw_stake()
+                await contracts.registry.withdraw_stake(node=staked)
                 return
-            record = await contracts.registry.node(wallet.address)
-            await contracts.registry.begin_unstake(record.stake if amount == "all" else nectar_from_text(str(amount)))
+            record = await contracts.registry.node(staked)
+            taken = record.stake if amount == "all" else nectar_from_text(str(amount))
+            await contracts.registry.begin_unstake(taken, node=staked)
 
-        emit(asyncio.run(_with_stake(wallet, act, sign=True)), as_json=as_json)
+        emit(asyncio.run(_with_stake(wallet, staked, act, sign=True)), as_json=as_json)
 
 
-async def _with_stake(wallet: Wallet, act: Callable[[Contracts], Awaitable[None]], *, sign: bool) -> dict[str, Any]:
+async def _with_stake(
+    wallet: Wallet, staked: Address, act: Callable[[Contracts], Awaitable[None]], *, sign: bool
+) -> dict[str, Any]:
     me = wallet.address
     async with wallet.contracts(sign=sign) as contracts:
         await act(contracts)
-        record = await contracts.registry.node(me)
+        record = await contracts.registry.node(staked)
         balance: Nectar = await contracts.token.balance_of(me)
     return {
         "account": me,
+        "node": staked,
         "owner": record.owner,
         "stake": nectar_to_text(record.stake),
         "unbonding": nectar_to_text(record.unbonding),
