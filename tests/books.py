@@ -7,12 +7,13 @@ from corolla_core.protocol.receipt import NumericClass, Receipt, SignedReceipt
 from corolla_core.protocol.signature import Signer
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.sumtree import Leaf, SumProof, SumTree
-from corolla_core.protocol.units import MAX_UINT128, Nectar
+from corolla_core.protocol.units import MAX_UINT128, Nectar, UnixTime
 from corolla_core.protocol.voucher import SignedVoucher, Voucher, escrow_domain
 
 PAYER = Signer(b"\x01" * 32)
 PAYEE = Signer(b"\x02" * 32)
 DOMAIN = escrow_domain(1337, address(b"\x09" * 20))
+NOW = UnixTime(1_800_000_000)
 CAP = Nectar(MAX_UINT128 - 7)
 TREE = SumTree([Leaf(PAYEE.address, CAP), Leaf(PAYER.address, Nectar(7))])
 LEAF, PROOF = TREE.leaves[0], TREE.proof(0)

@@ -11,6 +11,8 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from corolla_core.store.store import Store
+
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
@@ -36,6 +38,13 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'books.db'}"
     return fresh_postgres(request.getfixturevalue("postgres_server"))
+
+
+@pytest.fixture
+def store(database: str) -> Iterator[Store]:
+    """An open store on it."""
+    with Store.open(database) as opened:
+        yield opened
 
 
 def fresh_postgres(server: str) -> str:

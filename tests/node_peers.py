@@ -11,6 +11,7 @@ from time import time
 from typing import Any
 
 import torch
+from fake_blocks import HIDDEN, FakeBlocks
 
 from corolla_core.model.tensors import from_wire, to_wire
 from corolla_core.protocol.errors import (
@@ -48,7 +49,7 @@ from corolla_node.desk import Desk, Policy
 from corolla_node.kv_pool import KvPool
 from corolla_node.links import Links
 from corolla_node.paybook import Paybook
-from corolla_node.ports import Blocks, LinkHandler
+from corolla_node.ports import Blocks, Dialer, LinkHandler
 from corolla_node.receipts import Issuer, signing_thread
 from corolla_node.scheduler import Scheduler
 from corolla_node.server import Offer, Server
@@ -56,64 +57,12 @@ from corolla_node.timings import StepTimings
 
 DOMAIN = escrow_domain(1337, address("0x" + "e5" * 20))
 MODEL = ModelRoot(b"m" * 32)
-HIDDEN = 4
 PRICE = 10
 EXPIRES_IN = 24 * 3600
 
 
 def signer(name: str) -> Signer:
     return Signer(sha256(name.encode()).digest())
-
-
-class FakeCache:
-    """Remembers its inputs."""
-
-    def __init__(self, batch: int) -> None:
-        self.seen = torch.zeros(batch, 0, HIDDEN)
-
-    @property
-    def length(self) -> int:
-        return self.seen.shape[1]
-
-    def crop(self, length: int) -> None:
-        self.seen = self.seen[:, :length]
-
-    def reorder(self, indices: list[int]) -> None:
-        self.seen = self.seen[indices]
-
-
-class FakeBlocks:
-    """Blocks whose output at a position depends on every input of that row so far, and on the span."""
-
-    hidden_size = HIDDEN
-
-    def __init__(self, span: Span) -> None:
-        self.span = span
-        self.computed = 0
-        self.break_next: Exception | None = None
-        self.before_forward: Callable[[], None] = lambda: None
-
-    def new_cache(self, batch: int, max_tokens: int) -> FakeCache:
-        return FakeCache(batch)
-
-    def forward(self, hidden_BTD: torch.Tensor, cache: Any) -> torch.Tensor:
-        self.before_forward()
-        if self.break_next is not None:
-            error, self.break_next = self.break_next, None
-            raise error
-        start = cache.length
-        cache.seen = torch.cat([cache.seen, hidden_BTD], dim=1)
-        self.computed += hidden_BTD.shape[0] * hidden_BTD.shape[1]
-        weights = torch.arange(1, cache.length + 1).reshape(1, -1, 1)
-        mixed = (cache.seen * weights).cumsum(dim=1) / weights
-        output: torch.Tensor = torch.tanh(mixed[:, start:] + self.span.start) + hidden_BTD
-        return output
-
-    def sub(self, span: Span) -> FakeBlocks:
-        return FakeBlocks(span)
-
-    def kv_bytes(self, batch: int, tokens: int) -> int:
-        return batch * tokens * 8 * len(self.span)
 
 
 @dataclass(frozen=True)
@@ -205,19 +154,20 @@ def join(one: Address, handler_one: LinkHandler, two: Address, handler_two: Link
 
 
 class World:
-    """Everything that can be dialed."""
+    """Everything that can be dialed. With a `dialer`, nodes dial their next nodes through that instead."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, dialer: Dialer | None = None) -> None:
+        self._dialer = dialer
         self.chain = FakeChain()
         self.nodes: dict[bytes, FakeNode] = {}
         self.pipes: list[Pipe] = []
 
-    def dialer(self, me: Address) -> Any:
+    def dialer(self, me: Address) -> Dialer:
         async def dial(endpoint: Endpoint, /, *, handler: LinkHandler) -> Pipe:
             await asyncio.sleep(0)
             return self.connect(me, handler, endpoint)
 
-        return dial
+        return self._dialer or dial
 
     def connect(self, me: Address, handler: LinkHandler, endpoint: Endpoint) -> Pipe:
         node = self.nodes.get(bytes(endpoint.account))

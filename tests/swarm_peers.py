@@ -9,6 +9,8 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
+import pytest
+
 from corolla_core.protocol.errors import NetworkError
 from corolla_core.protocol.ids import Address, address_bytes
 from corolla_core.protocol.signature import Signer
@@ -18,6 +20,14 @@ from corolla_core.swarm.frame import PREFIX, FrameReader, encode
 from corolla_core.swarm.hello import ClientHello, decode_hello
 from corolla_core.swarm.listener import Listener
 from corolla_core.swarm.messages import AnyMessage, Endpoint, Step, Tensor
+
+HASTY = Policy(handshake=0.5, idle=0.2, dead=1.0, close=0.2)
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    """Import it to run a module's tests on both loops."""
+    return "asyncio", {"use_uvloop": request.param == "uvloop"}
 
 
 def new_signer() -> Signer:

@@ -8,15 +8,24 @@ from typing import Any
 import msgspec
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from node_peers import MODEL, PRICE, FakeClient, World, expected, inputs, running_node, until
+from node_peers import MODEL, PRICE, FakeClient, World, expected, inputs, running_node, signer, until
 
-from corolla_core.protocol.errors import CorollaError, PeerMisbehaved, from_wire
+from corolla_core.protocol.errors import (
+    CorollaError,
+    NetworkError,
+    PeerMisbehaved,
+    PeerTimeout,
+    PeerUnreachable,
+    from_wire,
+)
 from corolla_core.protocol.span import Span
 from corolla_core.swarm import messages
+from corolla_core.swarm.dial import dial
 from corolla_core.swarm.frame import payload_bytes
 from corolla_core.swarm.messages import Endpoint, Fault, Tensor, amount
+from corolla_node.ports import Link, LinkHandler
 
 A = Span(0, 2)
 SESSIONS = [b"s" * 16, b"u" * 16]
@@ -26,7 +35,12 @@ bigs = st.integers(0, 2**63 - 1) | st.integers(0, 5)
 hashes = st.binary(min_size=32, max_size=32)
 amounts = st.integers(0, 2**128 - 1).map(amount) | st.integers(0, 10**4).map(amount)
 accounts = st.binary(min_size=20, max_size=20)
-endpoints = st.builds(Endpoint, accounts, st.just("h"), st.integers(1, 65535), hashes, st.just(""))
+signatures = st.binary(min_size=65, max_size=65)
+names = st.sampled_from(["fp32", ""]) | st.text(max_size=64)
+# Port 1: whatever of the hosts resolves to this machine, nobody listens there.
+odd_hosts = ["..", "a..b", "a" * 64, "nul\0byte", "\u2488.com", "xn--\xad", "127.0.0.1", "::1", "0"]
+hosts = st.sampled_from(odd_hosts) | st.text(min_size=1, max_size=255)
+endpoints = st.builds(Endpoint, accounts, hosts, st.just(1), hashes, st.text(max_size=128))
 tensors = st.builds(
     Tensor,
     st.sampled_from(["float32", "float16", "bfloat16"]),
@@ -69,7 +83,7 @@ ANY_MESSAGE = st.one_of(
         st.none() | st.lists(counts, max_size=3),
     ),
     st.builds(messages.Rewire, sessions, st.none() | endpoints, counts, st.none() | accounts),
-    st.builds(messages.Pay, hashes, amounts, hashes, st.binary(min_size=65, max_size=65)),
+    st.builds(messages.Pay, hashes, amounts, hashes, signatures),
     st.builds(messages.Close, sessions),
     st.builds(messages.Ask),
     st.builds(messages.Fault, errors | known_errors, st.none() | sessions, st.none() | bigs),
@@ -77,7 +91,22 @@ ANY_MESSAGE = st.one_of(
     st.builds(messages.Ping, bigs),
     st.builds(messages.Rewired, sessions),
     st.builds(messages.Result, sessions, bigs, counts, st.none() | tensors),
+    st.builds(messages.Opened, sessions, hashes, names, amounts, amounts),
+    st.builds(messages.Paid, hashes, amounts),
+    st.builds(messages.Pong, bigs),
+    st.builds(messages.Info, hashes, counts, counts, amounts, counts, counts, bigs, bigs, bigs, st.booleans()),
+    st.builds(
+        messages.Receipt,
+        *(bigs, bigs, hashes, counts, counts, hashes, names, sessions, hashes, counts, counts),
+        *(hashes, hashes, hashes, hashes, bigs, bigs, signatures),
+    ),
 )
+
+
+class Deaf:
+    def on_message(self, conn: Link, message: messages.AnyMessage, payload: memoryview) -> None: ...
+
+    def on_lost(self, conn: Link, error: NetworkError | None) -> None: ...
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -88,9 +117,49 @@ def test_no_message_harms_the_node_or_anyone_else(sent: list[tuple[Any, bool, in
     asyncio.run(bombard(sent))
 
 
+async def real_dial(endpoint: Endpoint, /, *, handler: LinkHandler) -> Link:
+    """What a node dials with, real name resolution included."""
+    return await dial(endpoint, identity=signer("a"), handler=handler, timeout=0.2)
+
+
+@settings(max_examples=40, deadline=None)
+@given(endpoint=endpoints)
+@example(endpoint=Endpoint(b"\1" * 20, "..", 1, bytes(32), ""))
+def test_a_dialed_stranger_is_unreachable_whatever_its_host_is_called(endpoint: Endpoint) -> None:
+    async def scenario() -> None:
+        with pytest.raises((PeerUnreachable, PeerTimeout)):
+            await real_dial(endpoint, handler=Deaf())
+
+    asyncio.run(scenario())
+
+
+@settings(max_examples=25, deadline=None)
+@given(endpoint=endpoints, rewired=st.booleans())
+@example(endpoint=Endpoint(b"\1" * 20, "..", 1, bytes(32), ""), rewired=True)
+@example(endpoint=Endpoint(b"\1" * 20, "a" * 64, 1, bytes(32), ""), rewired=False)
+def test_no_next_node_a_client_makes_up_ends_the_node(endpoint: Endpoint, rewired: bool) -> None:
+    async def scenario() -> None:
+        world, x = World(dialer=real_dial), inputs(1)
+        async with running_node(world, "a", A) as a:
+            client, bystander = FakeClient(world, [a]), FakeClient(world, [a], name="bystander")
+            await bystander.open()
+            if rewired:
+                await client.open()
+                client.pipes[0].send(messages.Rewire(client.session, endpoint, 0))
+            else:
+                client.pipes[0].send(client.open_message(0, downstream=endpoint))
+            error, _ = await client.expect_fault()
+            assert (type(error), error.message) == (PeerUnreachable, "the next node cannot be reached")
+            bystander.pay(10_000)
+            bystander.step(1, 0, x)
+            assert torch.equal(await bystander.result(), expected([A], x))
+
+    asyncio.run(scenario())
+
+
 async def bombard(sent: list[tuple[Any, bool, int]]) -> None:
     """An owner with an open session and a stranger send the messages; a bystander's session must go on."""
-    world, x = World(), inputs(3)
+    world, x = World(dialer=real_dial), inputs(3)
     async with running_node(world, "a", A) as a:
         bystander = FakeClient(world, [a], name="bystander")
         owner = FakeClient(world, [a], name="owner")

@@ -1,4 +1,4 @@
-"""A session on one or more nodes: what it computes, what it refuses, and how it survives its neighbours."""
+"""A session on a node: what it computes, what it refuses, and how it ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from corolla_core.protocol.errors import (
     NotServed,
     OutOfCapacity,
     PeerMisbehaved,
-    PeerUnreachable,
     PositionMismatch,
     PriceTooLow,
     ServingError,
@@ -23,7 +22,6 @@ from corolla_core.protocol.errors import (
     TensorRejected,
     VoucherTooSmall,
 )
-from corolla_core.protocol.ids import address_bytes
 from corolla_core.protocol.span import Span
 from corolla_core.swarm.messages import (
     Ask,
@@ -36,27 +34,12 @@ from corolla_core.swarm.messages import (
     Receipt,
     Result,
     Rewire,
-    Rewired,
     amount,
 )
 from corolla_node.desk import Policy
 
 pytestmark = pytest.mark.anyio
 A, B = Span(0, 2), Span(2, 4)
-
-
-async def test_hidden_states_flow_through_the_route_and_return_once_per_step() -> None:
-    world, x = World(), inputs(6)
-    async with running_node(world, "a", A) as a, running_node(world, "b", B) as b:
-        client = FakeClient(world, [a, b])
-        await client.open()
-        client.pay(10_000)
-        client.step(1, 0, x[:, :4])
-        client.step(2, 4, x[:, 4:5])
-        client.step(3, 5, x[:, 5:])
-        whole = expected([A, B], x)
-        for position in (3, 4, 5):
-            assert torch.equal(await client.result(), whole[:, position : position + 1])
 
 
 async def test_only_the_wanted_trailing_positions_come_back() -> None:
@@ -111,95 +94,6 @@ async def test_a_part_of_the_nodes_span_can_be_used_alone() -> None:
         client.step(1, 0, x, keep=2)
         assert torch.equal(await client.result(), expected([Span(1, 3)], x))
         assert a.desk.paybook.account(client.tranche_id).charged == 2 * 2 * 10
-
-
-async def test_a_lost_node_is_replaced_by_replay_and_the_text_does_not_change() -> None:
-    world, x = World(), inputs(8)
-    async with (
-        running_node(world, "a", A) as a,
-        running_node(world, "b", B) as b,
-        running_node(world, "standby", B) as standby,
-    ):
-        client = FakeClient(world, [a, b])
-        await client.open()
-        client.pay(10_000)
-        client.step(1, 0, x[:, :5])
-        await client.result()
-        world.kill(b)
-        error, fault = await client.expect_fault()
-        assert isinstance(error, PeerUnreachable)
-        assert error.peer == b.account
-        client.step(2, 5, x[:, 5:6])  # refused at once: there is nowhere to send its output
-        error, fault = await client.expect_fault()
-        assert (type(error), fault.step) == (PeerUnreachable, 2)
-
-        other = FakeClient(world, [standby], name="client")
-        await other.open(upstream=address_bytes(a.account), session=client.session)
-        other.pay(10_000)
-        client.pipes[0].send(Rewire(client.session, standby.endpoint, 5))
-        await client.expect(Rewired)
-        whole = expected([A, B], x)
-        for number, position in ((2, 5), (3, 6), (4, 7)):
-            client.step(number, position, x[:, position : position + 1])
-            assert torch.equal(await other.result(), whole[:, position : position + 1])
-        assert a.blocks.computed == 8
-        assert standby.blocks.computed == 8
-
-
-async def test_a_step_lost_with_its_node_is_done_by_the_replacement_alone() -> None:
-    world, x = World(), inputs(6, batch=2)
-    async with (
-        running_node(world, "a", A) as a,
-        running_node(world, "b", B) as b,
-        running_node(world, "standby", B) as standby,
-    ):
-        client = FakeClient(world, [a, b])
-        await client.open(batch=2)
-        client.pay(10_000)
-        client.step(1, 0, x[:, :5])
-        await client.result()
-        b.blocks.before_forward = lambda: world_loop.call_soon_threadsafe(world.kill, b)
-        world_loop = asyncio.get_running_loop()
-        client.step(2, 5, x[:, 5:], reorder=[1, 0])
-        error, _ = await client.expect_fault()
-        assert isinstance(error, PeerUnreachable)
-
-        # Node a has done step 2 and reordered its rows; the standby must still see the order from before.
-        other = FakeClient(world, [standby], name="client")
-        await other.open(upstream=address_bytes(a.account), session=client.session, batch=2)
-        other.pay(10_000)
-        client.pipes[0].send(Rewire(client.session, standby.endpoint, 5))
-        await client.expect(Rewired)
-        client.step(2, 5, x[:, 5:], reorder=[1, 0])
-        straight = expected([A, B], torch.cat([x[[1, 0]][:, :5], x[:, 5:]], dim=1))
-        assert torch.equal(await other.result(), straight[:, 5:])
-        assert a.blocks.computed == 12
-
-
-async def test_the_node_after_a_replaced_one_listens_to_its_new_upstream() -> None:
-    world, x = World(), inputs(2)
-    async with running_node(world, "a", A) as a, running_node(world, "b", B) as b:
-        client = FakeClient(world, [a, b])
-        await client.open(upstream=b"x" * 20)
-        client.pay(10_000)
-        client.step(1, 0, x[:, :1])
-        with pytest.raises(PeerUnreachable, match="the next node refused"):
-            await client.result()
-        client.pipes[1].send(Rewire(client.session, None, 0, upstream=address_bytes(a.account)))
-        await client.expect(Rewired)
-        client.step(1, 0, x[:, :1])
-        assert torch.equal(await client.result(), expected([A, B], x[:, :1]))
-
-
-async def test_a_replay_of_rows_that_are_not_there_yet_is_refused() -> None:
-    world = World()
-    async with running_node(world, "a", A) as a:
-        client = FakeClient(world, [a])
-        await client.open()
-        client.pipes[0].send(Rewire(client.session, None, 3))
-        error, fault = await client.expect_fault()
-        assert isinstance(error, PositionMismatch)
-        assert (error.expected, error.offered, fault.session) == (0, 3, client.session)
 
 
 @pytest.mark.parametrize(

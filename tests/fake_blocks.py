@@ -1,0 +1,63 @@
+"""Small blocks whose output shows whether a session's cache was right: every input of a row counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from corolla_core.protocol.span import Span
+
+HIDDEN = 4
+
+
+class FakeCache:
+    """Remembers its inputs."""
+
+    def __init__(self, batch: int) -> None:
+        self.seen = torch.zeros(batch, 0, HIDDEN)
+
+    @property
+    def length(self) -> int:
+        return self.seen.shape[1]
+
+    def crop(self, length: int) -> None:
+        self.seen = self.seen[:, :length]
+
+    def reorder(self, indices: list[int]) -> None:
+        self.seen = self.seen[indices]
+
+
+class FakeBlocks:
+    """Blocks whose output at a position depends on every input of that row so far, and on the span."""
+
+    hidden_size = HIDDEN
+
+    def __init__(self, span: Span) -> None:
+        self.span = span
+        self.computed = 0
+        self.break_next: Exception | None = None
+        self.before_forward: Callable[[], None] = lambda: None
+
+    def new_cache(self, batch: int, max_tokens: int) -> FakeCache:
+        return FakeCache(batch)
+
+    def forward(self, hidden_BTD: torch.Tensor, cache: Any) -> torch.Tensor:
+        self.before_forward()
+        if self.break_next is not None:
+            error, self.break_next = self.break_next, None
+            raise error
+        start = cache.length
+        cache.seen = torch.cat([cache.seen, hidden_BTD], dim=1)
+        self.computed += hidden_BTD.shape[0] * hidden_BTD.shape[1]
+        weights = torch.arange(1, cache.length + 1).reshape(1, -1, 1)
+        mixed = (cache.seen * weights).cumsum(dim=1) / weights
+        output: torch.Tensor = torch.tanh(mixed[:, start:] + self.span.start) + hidden_BTD
+        return output
+
+    def sub(self, span: Span) -> FakeBlocks:
+        return FakeBlocks(span)
+
+    def kv_bytes(self, batch: int, tokens: int) -> int:
+        return batch * tokens * 8 * len(self.span)
