@@ -16,7 +16,7 @@ import structlog
 from corolla_core.chain.network import Network
 from corolla_core.model.manifest import Manifest
 from corolla_core.model.tensors import WIRE_DTYPES
-from corolla_core.protocol.errors import CorollaError
+from corolla_core.protocol.errors import CorollaError, NetworkError
 from corolla_core.protocol.ids import Address
 from corolla_core.protocol.signature import Signer
 from corolla_core.protocol.span import Span
@@ -35,6 +35,7 @@ _log = structlog.get_logger(__name__)
 STATUS_SECONDS = 1.0
 _FINAL_REDEEM_SECONDS = 60.0
 _WITHDRAW_SECONDS = 3.0
+_SAME_MOMENT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,7 @@ class Running:
         self._served = served
         self._redeemer = redeemer
         self._started = time()
+        self._lost: NetworkError | None = None
         self._announcer = Announcer(
             directory,
             self._template(),
@@ -144,7 +146,8 @@ class Running:
             ttl_ms=int(settings.announce_ttl * 1000),
         )
 
-    async def until_stopped(self, stop: Stop, on_ready: Callable[[Ready], None]) -> None:
+    async def until_stopped(self, stop: Stop, on_ready: Callable[[Ready], None]) -> NetworkError | None:
+        """Serves until `stop` is asked; or until nobody can find this node any more, and then returns why."""
         async with AsyncExitStack() as stack:
             metrics_port = None
             if self._settings.metrics_port is not None:
@@ -156,6 +159,7 @@ class Running:
                     tasks.create_task(self._announcer.run()),
                     tasks.create_task(self._redeemer.run()),
                     tasks.create_task(self._keep_status()),
+                    tasks.create_task(self._watch_directory(stop)),
                 ]
                 stop.up = True
                 on_ready(self._ready(metrics_port))
@@ -164,6 +168,16 @@ class Running:
                 for task in working:
                     task.cancel()
             self._data_dir.write_status(self.status() | {"state": "stopped"})
+        return self._lost
+
+    async def _watch_directory(self, stop: Stop) -> None:
+        """Without p2pd the node is up but invisible: better it ends, so that its supervisor starts it anew."""
+        await self._directory.ended()
+        await asyncio.sleep(_SAME_MOMENT_SECONDS)  # Ctrl-C reaches p2pd as well as us
+        if not stop.asked.is_set():
+            self._lost = NetworkError("p2pd has ended, so that nobody finds this node any more")
+            _log.error("leaving", error=str(self._lost))
+            stop.drain()
 
     async def _leave(self, stop: Stop) -> None:
         _log.info("draining", sessions=self._served.server.sessions)

@@ -111,6 +111,16 @@ async def test_a_node_from_up_to_down(model: Path, tmp_path: Path) -> None:
         assert (code, out) == (1, "")
         assert "the network's is" in error
 
+        # Without its p2pd nobody can find it: it leaves in order and says why, for its supervisor to start it anew.
+        node = operator.start(str(model), f"--blocks={first_half}")
+        await node.wait_event("event", "ready", within=120)
+        (p2pd_alone,) = psutil.Process(node.pid).children()
+        p2pd_alone.kill()
+        assert await node.wait(within=30) == 1
+        assert "nobody finds this node" in node.log.read_text()
+        code, out, _ = await operator.run("status", "--json")
+        assert (code, json.loads(out)["state"]) == (1, "stopped")
+
         # Told to go, it goes, and its last status says so.
         node = operator.start(str(model), f"--blocks={first_half}")
         again = await node.wait_event("event", "ready", within=120)

@@ -90,6 +90,10 @@ class Daemon:
         self._reader = asyncio.create_task(self._drain_output(), name="p2pd output")
         return self
 
+    async def ended(self) -> None:
+        """Returns when p2pd has ended, however it came to that."""
+        await self._process.wait()
+
     async def stop(self) -> None:
         """Ends p2pd and removes its socket. Safe to call twice."""
         if self._reader is not None:

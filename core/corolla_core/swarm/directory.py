@@ -87,6 +87,10 @@ class Directory:
         """The process id of our p2pd."""
         return self._daemon.pid
 
+    async def ended(self) -> None:
+        """Returns when our p2pd has ended: this directory is of no more use, only to be stopped."""
+        await self._daemon.ended()
+
     def addresses(self) -> list[str]:
         """The multiaddrs others can bootstrap from; empty for one that does not listen."""
         return list(self._addresses)
