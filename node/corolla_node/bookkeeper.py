@@ -24,6 +24,7 @@ _log = structlog.get_logger(__name__)
 
 LAZY_SECONDS = 1.0
 RETRY_SECONDS = 1.0
+TIDY_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +71,19 @@ class Batch:
 class Bookkeeper:
     """Run `run()` in a task; everything else is called from the event loop and returns at once."""
 
-    def __init__(self, write: Callable[[Batch], Awaitable[None]]) -> None:
-        """`write` returns once the whole batch is on disk; writing the same batch twice must do no harm."""
+    def __init__(
+        self,
+        write: Callable[[Batch], Awaitable[None]],
+        *,
+        tidy: Callable[[], Awaitable[object]] | None = None,
+        tidy_interval: float = TIDY_SECONDS,
+    ) -> None:
+        """`write` returns once the whole batch is on disk; writing the same batch twice must do no harm. `tidy` drops
+        from the store what need not be kept any more, at the start and every `tidy_interval` seconds."""
         self._write = write
+        self._tidy = tidy
+        self._tidy_interval = tidy_interval
+        self._tidied: float | None = None
         self._batch = Batch()
         self._urgent = asyncio.Event()
         self._stopping = False
@@ -108,6 +119,18 @@ class Bookkeeper:
             except Exception:  # the node goes on serving; what is unwritten stays in the batch
                 _log.exception("the store does not take what it must keep")
                 await asyncio.sleep(RETRY_SECONDS)
+                continue
+            await self._tidy_up()
+
+    async def _tidy_up(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._tidy is None or (self._tidied is not None and now < self._tidied + self._tidy_interval):
+            return
+        self._tidied = now
+        try:
+            await self._tidy()
+        except Exception:  # what is kept too long does no harm; the next turn tries again
+            _log.exception("the store could not be tidied")
 
     async def stop(self) -> None:
         """Write what is left."""

@@ -43,6 +43,18 @@ class Books:
     async def redeemed(self, tranche_id: TrancheId, payee: Address, claimed: Nectar) -> None:
         await self._store.run(self._node.mark_redeemed, tranche_id, payee, claimed)
 
+    async def claimed(self, expiring_from: UnixTime) -> list[KeptVoucher]:
+        kept = await self._store.run(lambda: self._node.claimed_vouchers(expiring_from=expiring_from))
+        return [voucher for voucher in kept if voucher.signed.voucher.payee == self._payee]
+
+    async def unredeemed_again(self, tranche_id: TrancheId, payee: Address, claimed: Nectar) -> None:
+        await self._store.run(self._node.unmark_redeemed, tranche_id, payee, claimed)
+
+    async def forget_receipts(self, retention: float) -> int:
+        """Drop receipts older than `retention` seconds; returns how many. Raises StoreError."""
+        before = UnixTime(max(0, int(self._clock() - retention)))
+        return await self._store.run(lambda: self._node.forget_receipts(before=before))
+
     async def earnings(self, since: UnixTime) -> Earnings:
         return await self._store.run(self._node.earnings, since)
 

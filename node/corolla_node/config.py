@@ -85,6 +85,8 @@ class NodeSettings(LayeredSettings):
     expiry_margin: Annotated[int, Field(ge=0)] = 120
     max_sessions: Annotated[int, Field(ge=1)] = 256
     redeem_interval: Annotated[float, Field(gt=0)] = 60.0
+    receipt_retention: Annotated[float | None, Field(ge=0)] = None
+    """how many seconds receipts are kept; if unset, the network's audit window and grace, and a day"""
     gas_value: Annotated[int | None, Field(ge=0)] = None
     """what one Wei of gas is worth, in millionths of a base unit of Nectar; nothing on a devnet"""
     announce_ttl: Annotated[float, Field(gt=1, le=180)] = 60.0

@@ -50,6 +50,8 @@ from corolla_node.serving import Terms, serving
 
 _log = structlog.get_logger(__name__)
 _RPC_SECONDS = 30.0
+_TRANCHE_SECONDS = 24 * 3600
+"""How long after the work it is redeemed at most, but for the grace: its audit window only begins then."""
 
 Report = Callable[[str, int, int], None]
 """Progress of one phase: (what, done, in all)."""
@@ -101,6 +103,10 @@ async def run_node(
         books = Books(store, payee=signer.address, model_root=manifest.root, clock=time)
         await books.close_cut_off()
         escrow = Escrow(chain, sender)
+        parameters = await escrow.parameters()
+        retention = settings.receipt_retention
+        if retention is None:
+            retention = parameters.audit_window + parameters.grace + _TRANCHE_SECONDS
         offer = Offer(
             signer.address,
             manifest.root,
@@ -123,6 +129,7 @@ async def run_node(
                 write=books.write,
                 clock=time,
                 fallback=libp2p,
+                tidy=lambda: books.forget_receipts(retention),
             )
         )
         await libp2p.start(signer, served.server)
@@ -142,6 +149,7 @@ async def run_node(
                 clock=time,
                 thrift=_thrift(settings, network),
                 interval=settings.redeem_interval,
+                grace=parameters.grace,
             ),
         )
         lost = await node.until_stopped(stop, on_ready)

@@ -21,6 +21,8 @@ TRANSACTION_GAS = 95_000
 VOUCHER_GAS = 60_000
 """What a redemption costs whatever is in it, and what each voucher adds; a little above `contracts/gas.json`."""
 MAX_BATCH = 50
+MAX_CHECKED = 200
+"""Redemptions asked of the chain again in one turn; where there are more, they take turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,14 @@ class Ledger(Protocol):
 
     async def redeemed(self, tranche_id: TrancheId, payee: Address, claimed: Nectar) -> None: ...
 
+    async def claimed(self, expiring_from: UnixTime) -> list[KeptVoucher]:
+        """Those marked redeemed, in whole or in part, on tranches that expire at that time or later."""
+        ...
+
+    async def unredeemed_again(self, tranche_id: TrancheId, payee: Address, claimed: Nectar) -> None:
+        """The chain took a redemption back: this is all it has paid out."""
+        ...
+
 
 class Redeemer:
     """Everything it needs to know is in the store and on the chain, so that it goes on where a killed node stopped."""
@@ -88,12 +98,16 @@ class Redeemer:
         clock: Clock,
         thrift: Thrift,
         interval: float = 60.0,
+        grace: int = 24 * 3600,
     ) -> None:
+        """`grace` is for how many seconds after its expiry a tranche can still be redeemed."""
         self._till = till
         self._ledger = ledger
         self._clock = clock
         self._thrift = thrift
         self._interval = interval
+        self._grace = grace
+        self._checked = 0
         self.total = 0
         self._hopeless: set[tuple[TrancheId, Address, int]] = set()
         self._busy = asyncio.Lock()
@@ -102,6 +116,7 @@ class Redeemer:
         """Look every `interval` seconds until cancelled; an unreachable chain is asked again the next time."""
         while True:
             try:
+                await self.recheck()
                 await self.redeem()
             except CorollaError as error:
                 _log.warning("could not redeem now", error=str(error))
@@ -118,6 +133,27 @@ class Redeemer:
                 total += await self._redeem(batch) if batch else 0
             self.total += total
             return Nectar(total)
+
+    async def recheck(self) -> Nectar:
+        """Compare what is marked redeemed with the chain, as long as it can still be redeemed: a reorganisation that
+        drops the transaction would otherwise lose the money. Returns what is due again.
+
+        Raises ChainError or StoreError.
+        """
+        async with self._busy:
+            marked = await self._ledger.claimed(UnixTime(max(0, int(self._clock()) - self._grace)))
+            start = self._checked if self._checked < len(marked) else 0
+            self._checked = start + MAX_CHECKED
+            lost = 0
+            for voucher in marked[start : start + MAX_CHECKED]:
+                known = voucher.signed.voucher
+                claimed = await self._till.claimed(known.tranche_id, known.payee)
+                if claimed < voucher.claimed:
+                    _log.warning("a redemption is gone from the chain", tranche=known.tranche_id.hex(), claimed=claimed)
+                    await self._ledger.unredeemed_again(known.tranche_id, known.payee, claimed)
+                    lost += voucher.claimed - claimed
+            self.total = max(0, self.total - lost)
+            return Nectar(lost)
 
     async def _choose(self, *, final: bool) -> list[KeptVoucher]:
         waiting = [voucher for voucher in await self._ledger.unredeemed() if _key(voucher) not in self._hopeless]

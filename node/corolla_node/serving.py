@@ -61,6 +61,7 @@ async def serving(
     write: Callable[[Batch], Awaitable[None]],
     clock: Clock,
     fallback: Fallback | None = None,
+    tidy: Callable[[], Awaitable[object]] | None = None,
 ) -> AsyncIterator[Serving]:
     """Serve until the block ends; sessions that are left then are ended. Raises NetworkError when the port is taken.
 
@@ -68,7 +69,7 @@ async def serving(
     """
     loop = asyncio.get_running_loop()
     scheduler = Scheduler(loop)
-    bookkeeper = Bookkeeper(write)
+    bookkeeper = Bookkeeper(write, tidy=tidy)
     signing = signing_thread()
 
     async def dialer(endpoint: Endpoint, /, *, handler: LinkHandler) -> Link:

@@ -112,6 +112,12 @@ class Store:
         known = self.held[tranche_id]
         self.held[tranche_id] = replace(known, claimed=Nectar(max(known.claimed, claimed)))
 
+    async def claimed(self, expiring_from: UnixTime) -> list[KeptVoucher]:
+        return [v for v in self.held.values() if v.claimed and (v.expiry is None or v.expiry >= expiring_from)]
+
+    async def unredeemed_again(self, tranche_id: TrancheId, payee: Address, claimed: Nectar) -> None:
+        self.held[tranche_id] = replace(self.held[tranche_id], claimed=claimed)
+
 
 class Redeeming(RuleBasedStateMachine):
     """Vouchers come in, redemptions fail at any point, the node is killed and started again on the same store."""

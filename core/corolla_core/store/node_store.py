@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, Table, and_, bindparam, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Table, and_, bindparam, or_, select, update
 
 from corolla_core.protocol.errors import InvalidInput, SessionUnknown, VoucherOverCap, VoucherStale, VoucherWrongPayee
 from corolla_core.protocol.ids import Address, Hash32, ModelRoot, SessionId, TrancheId
@@ -59,6 +59,13 @@ class NodeStore(ReceiptLog):
             rows = connection.execute(query).all()
         kept = [_kept_voucher(row) for row in rows]
         return sorted(kept, key=lambda v: (v.expiry is None, v.expiry or 0, v.signed.voucher.tranche_id))
+
+    def claimed_vouchers(self, *, expiring_from: UnixTime) -> list[KeptVoucher]:
+        """What was marked redeemed, in whole or in part, on tranches that expire at that time or later."""
+        open_still = or_(vouchers.c.expiry.is_(None), vouchers.c.expiry >= expiring_from)
+        query = select(vouchers).where(vouchers.c.claimed > 0, open_still).order_by(vouchers.c.tranche_id)
+        with self._store.transaction() as connection:
+            return [_kept_voucher(row) for row in connection.execute(query).all()]
 
     def best_voucher(self, tranche_id: TrancheId, payee: Address) -> KeptVoucher | None:
         with self._store.transaction() as connection:
