@@ -27,4 +27,4 @@ async def _contained(errand: Coroutine[Any, Any, None]) -> None:
         await errand
     except Exception:
         # A bug that a peer has found. In a bare TaskGroup it would end every other peer's session too.
-        _log.exception("an errand for a peer failed", errand=errand.__qualname__)
+        _log.exception("an errand for a peer failed", errand=str(errand))

@@ -103,7 +103,6 @@ class _Shared:
         try:
             self.link = await dial(self.endpoint, handler=handler)
         except NetworkError as error:
-            _log.info("a next node cannot be reached", peer=self.peer, error=str(error))
             self.fail(error)
             return
         except Exception as error:  # the endpoint is a stranger's: no dialer foresees all that it may hold
@@ -116,6 +115,8 @@ class _Shared:
             self._owner.idle(self)
 
     def fail(self, error: NetworkError) -> None:
+        # Only here: clients are not told why, lest they scan with us.
+        _log.info("a next node cannot be reached", peer=self.peer, error=str(error))
         self._owner.forget(self)
         for outlet in list(self.outlets):
             outlet._down(error)

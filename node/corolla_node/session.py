@@ -299,7 +299,6 @@ class Session:
     def _outlet_lost(self, outlet: Outlet, error: NetworkError) -> None:
         if outlet is self._outlet and not self._closed:
             step = self._last_step or None
-            _log.info("the next node is lost", session=self.agreed.session, peer=outlet.peer, error=str(error))
             self.fault(_unreachable(outlet), step)
             self._pump()  # what waits cannot be sent on, and is refused rather than left hanging
 
