@@ -19,7 +19,7 @@ from corolla_core.model.smollm import NAME as SMOLLM
 from corolla_core.model.smollm import prepare_smollm
 from corolla_core.protocol.receipt import NumericClass
 from corolla_core.protocol.span import Span
-from corolla_core.swarm.announcement import Announcement
+from corolla_core.swarm.announcement import Announcement, NodeState
 from corolla_node.block_choice import Served, choose_span
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -43,8 +43,9 @@ def blocks_that_fit(checkpoint: Checkpoint, *, dtype: torch.dtype, memory: int |
 
 
 def choose_blocks(checkpoint: Checkpoint, swarm: list[Announcement], *, at_most: int, rng: Random) -> Span:
-    """The span the swarm lacks most, of up to `at_most` blocks."""
-    served = [Served(announcement.span, announcement.throughput) for announcement in swarm]
+    """The span the swarm lacks most, of up to `at_most` blocks; nodes that are leaving do not count as serving."""
+    staying = (NodeState.LOADING, NodeState.ONLINE)
+    served = [Served(each.span, each.throughput) for each in swarm if each.state in staying]
     return choose_span(checkpoint.num_blocks, min(at_most, checkpoint.num_blocks), served, rng=rng)
 
 

@@ -17,6 +17,9 @@ from corolla_node.bookkeeper import Bookkeeper, VoucherEntry
 from corolla_node.ledger import Account, Terms
 from corolla_node.ports import Clock, Memory, Tranches
 
+#: Seconds after a tranche's expiry when its page is dropped; by then no session has had anything to pay with for long.
+FORGET_AFTER = 86_400
+
 
 @dataclass(frozen=True, slots=True)
 class _Page:
@@ -60,6 +63,7 @@ class Paybook:
         if known is not None and known.leaf == leaf and known.proof == proof:
             self._check_expiry(known.terms, margin=self._margin)
             return known.account
+        self._forget_expired()
         tranche = await self._tranches.tranche(tranche_id)
         ledger.check_tranche(
             root=tranche.sum_node,
@@ -82,6 +86,13 @@ class Paybook:
         elif leaf.cap > known.leaf.cap:
             self._pages[tranche_id] = replace(known, terms=terms, leaf=leaf, proof=proof)
         return self._pages[tranche_id].account
+
+    def _forget_expired(self) -> None:
+        """Drop what nobody can pay with any more, so that a long-lived node does not grow with every tranche it saw."""
+        now = self._now()
+        for tranche_id, page in list(self._pages.items()):
+            if now >= page.terms.expiry + FORGET_AFTER and not page.account.held:
+                del self._pages[tranche_id]
 
     def account(self, tranche_id: TrancheId) -> Account:
         """Raises TrancheUnknown."""
