@@ -6,12 +6,11 @@ cheapest chain of hops whose spans join up. A node may serve any part of its spa
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from corolla.chains import ChainSearch, Rider
 from corolla_core.protocol.errors import NoRoute
 from corolla_core.protocol.ids import Address
 from corolla_core.protocol.pricing import Price
@@ -70,39 +69,16 @@ def find_route(
     avoid: Collection[Address] = (),
 ) -> tuple[Leg, ...]:
     """The cheapest chain that covers `want` exactly, each node at most once; equal chains are told apart by hops, then
-    accounts. Raises NoRoute with the blocks nobody serves.
-
-    Costs are linear in blocks, so an optimal chain changes hands only where some candidate's span begins or ends.
+    accounts. Raises NoRoute with the blocks nobody serves. See `ChainSearch` for when it may be a little dearer.
     """
     preference = preference or Preference()
     usable = sorted((c for c in candidates if c.account not in avoid and c.span.overlaps(want)), key=_identity)
     missing = [b for b in want.blocks() if not any(b in c.span for c in usable)]
     if missing:
         raise NoRoute("nobody serves some of the blocks", missing=missing)
-    edges = {edge for c in usable for edge in (c.span.start, c.span.end) if edge in want}
-    points = sorted(edges | {want.start, want.end})
-    # Uniform-cost search. A label is dominated when a cheaper one at the same point has used no node that still
-    # matters (one whose span goes on beyond the point) besides those the label has used too.
-    queue: list[tuple[float, int, tuple[Address, ...], tuple[int, ...]]] = [(0.0, 0, (), (want.start,))]
-    settled: dict[int, list[frozenset[Address]]] = {point: [] for point in points}
+    search = ChainSearch([_cost_line(c, want, preference) for c in usable], want)
     known = {c.account: c for c in usable}
-    while queue:
-        cost, hops, path, stops = heapq.heappop(queue)
-        point = stops[-1]
-        if point == want.end:
-            spans = [Span(start, stop) for start, stop in itertools.pairwise(stops)]
-            return tuple(Leg(a, span, known[a].price) for a, span in zip(path, spans, strict=True))
-        used = frozenset(account for account in path if known[account].span.end > point)
-        if any(cheaper <= used for cheaper in settled[point]):
-            continue
-        settled[point].append(used)
-        for c in known.values():
-            if c.span.start <= point < c.span.end and c.account not in path:
-                for stop in points:
-                    if point < stop <= c.span.end:
-                        total = cost + hop_cost(c, Span(point, stop), preference)
-                        heapq.heappush(queue, (total, hops + 1, (*path, c.account), (*stops, stop)))
-    raise NoRoute("no chain of nodes joins up", missing=list(want.blocks()))
+    return tuple(Leg(piece.account, piece.span, known[piece.account].price) for piece in search.best())
 
 
 def find_spares(
@@ -128,6 +104,14 @@ def find_spares(
             taken |= {spare.account for spare in chain}
         spares.append(chains)
     return spares
+
+
+def _cost_line(candidate: Candidate, want: Span, preference: Preference) -> Rider:
+    """`hop_cost` as a line over the part of `want` that the node serves."""
+    span = Span(max(candidate.span.start, want.start), min(candidate.span.end, want.end))
+    one = hop_cost(candidate, Span(span.start, span.start + 1), preference)
+    per_block = candidate.seconds_per_block + preference.seconds_per_unit * candidate.price.of(Span(0, 1), 1)
+    return Rider(candidate.account, span, one - per_block, per_block)
 
 
 def _identity(candidate: Candidate) -> tuple[Address, Span]:

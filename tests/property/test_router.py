@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from corolla.chains import ChainSearch, Rider
 from corolla.router import Candidate, Leg, Preference, find_route, find_spares, hop_cost
 from corolla_core.protocol.errors import NoRoute
 from corolla_core.protocol.ids import Address, address
@@ -141,3 +143,64 @@ def test_hundreds_of_overlapping_nodes_are_routed_quickly() -> None:
     ]
     route = find_route(swarm, Span(0, 80))
     assert sum(len(leg.span) for leg in route) == 80
+
+
+def random_swarm(seed: int, *, nodes: int, blocks: int) -> list[Candidate]:
+    rng = random.Random(seed)
+    swarm = []
+    for i in range(nodes):
+        length = rng.randint(blocks // 10, blocks // 2)
+        # The first two reach both ends, so that every block is served.
+        start = (0, blocks - length)[i] if i < 2 else rng.randint(0, blocks - length)
+        swarm.append(
+            Candidate(
+                account=address(i.to_bytes(20, "big")),
+                span=Span(start, start + length),
+                price=Price(rng.randint(1, 20)),
+                seconds_per_block=0.01 * rng.uniform(0.5, 2),
+                rtt=rng.uniform(0.001, 0.05),
+            )
+        )
+    return swarm
+
+
+def rider(number: int, start: int, end: int, *, entry: float, per_block: float) -> Rider:
+    return Rider(address(number.to_bytes(20, "big")), Span(start, end), entry, per_block)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_two_hundred_nodes_over_126_blocks_take_bounded_work(seed: int) -> None:
+    swarm = random_swarm(seed, nodes=200, blocks=126)
+    riders = [Rider(c.account, c.span, 0.001 + c.rtt / 2, c.seconds_per_block) for c in swarm]
+    search = ChainSearch(riders, Span(0, 126))
+    chain = search.best()
+    assert [b for piece in chain for b in piece.span.blocks()] == list(range(126))
+    assert search.steps < 30_000
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([0, 40, 400]))
+def test_a_search_given_up_still_finds_a_chain_without_repeats(seed: int, effort: int) -> None:
+    rng = random.Random(seed)
+    riders = [rider(99, 0, 20, entry=0.0, per_block=1.0)]
+    for number in range(rng.randint(0, 12)):
+        start = rng.randint(0, 18)
+        riders.append(rider(number, start, rng.randint(start + 1, 20), entry=0.1, per_block=rng.uniform(0.1, 1.2)))
+    riders.sort(key=lambda r: r.account)
+    search = ChainSearch(riders, Span(0, 20), effort=effort)
+    chain = search.best()
+    spans = {r.account: r.span for r in riders}
+    assert [b for piece in chain for b in piece.span.blocks()] == list(range(20))
+    assert len({piece.account for piece in chain}) == len(chain)
+    assert all(piece.span in spans[piece.account] for piece in chain)
+
+
+def test_a_node_both_sides_of_a_bargain_is_used_on_one_side_only() -> None:
+    wide, bargain = rider(1, 0, 10, entry=0.0, per_block=1.0), rider(2, 4, 6, entry=0.0, per_block=0.1)
+    after = rider(3, 6, 10, entry=0.0, per_block=1.2)
+    chain = ChainSearch([wide, bargain, after], Span(0, 10)).best()
+    assert [(piece.account, piece.span) for piece in chain] == [
+        (wide.account, Span(0, 4)),
+        (bargain.account, Span(4, 6)),
+        (after.account, Span(6, 10)),
+    ]
