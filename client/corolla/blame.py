@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -62,6 +63,35 @@ class Report:
     repeats: int = 0
     ordered: Nectar = NOTHING
     signed: Nectar = NOTHING
+
+
+class Complaints:
+    """What nodes complained of since a step was last answered."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[Address, type[CorollaError], str | None]] = Counter()
+
+    def count(self, reporter: Address, error: CorollaError) -> int:
+        """How often `reporter` said this before.
+
+        A report about another peer is another complaint: who loses two neighbours in a row need not be lying. Who
+        complains of a third one without a step in between is counted all the same, or it could burn every spare.
+        """
+        kind = (reporter, type(error))
+        of_kind = sum(count for (who, what, _peer), count in self._counts.items() if (who, what) == kind)
+        return max(self._counts[(*kind, _about(error))], of_kind - 1)
+
+    def add(self, reporter: Address, error: CorollaError) -> None:
+        self._counts[(reporter, type(error), _about(error))] += 1
+
+    def clear(self) -> None:
+        """A step came through: every node of the chain did its part."""
+        self._counts.clear()
+
+
+def _about(error: CorollaError) -> str | None:
+    peer = error.data.get("peer")
+    return None if peer is None else str(peer)
 
 
 def judge(report: Report, chain: Sequence[Address]) -> Verdict:

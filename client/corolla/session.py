@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
@@ -17,7 +16,7 @@ import structlog
 from torch import Tensor
 
 from corolla import blame
-from corolla.blame import Ignore, PayUp, Replace, Report, SendAgain
+from corolla.blame import Complaints, Ignore, PayUp, Replace, Report, SendAgain
 from corolla.hop import Hop, order_step, pay, pay_message
 from corolla.links import Links
 from corolla.peers import Peers
@@ -91,7 +90,7 @@ class Session:
         self._pending: dict[int, Pending] = {}
         self._answers: dict[int, Tensor] = {}
         self._news: asyncio.Future[None] | None = None
-        self._complaints: Counter[tuple[Address, type[CorollaError]]] = Counter()
+        self._complaints = Complaints()
         self._owing: set[Hop] = set()
         self._again = False
         self._paying: asyncio.Task[None] | None = None
@@ -363,6 +362,7 @@ class Session:
         if answer is not None:
             hop.received.saw(result.pos, payload, batch=self.shape.batch, tokens=step.keep)
         del self._pending[result.step]
+        self._complaints.clear()
         if answer is not None:
             self._answers[result.step] = answer
         self._wake()
@@ -372,13 +372,12 @@ class Session:
         if hop.chain is None:
             hop.fail(error)  # it refuses to open
             return
-        kind = (hop.account, type(error))
         account = hop.purse.account
-        report = Report(hop.account, error, self._complaints[kind], account.ordered, account.signed)
+        report = Report(hop.account, error, self._complaints.count(hop.account, error), account.ordered, account.signed)
         verdict = blame.judge(report, [h.account for h in self._pipeline.hops if not h.lost])
         if isinstance(verdict, Ignore):
             return
-        self._complaints[kind] += 1
+        self._complaints.add(hop.account, error)
         _log.info("a node reports", peer=hop.account, error=str(error), verdict=type(verdict).__name__)
         match verdict:
             case Replace(account=blamed, error=reason):

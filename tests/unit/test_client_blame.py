@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from corolla.blame import MAX_REPEATS, Ignore, PayUp, Replace, Report, SendAgain, judge
+from corolla.blame import MAX_REPEATS, Complaints, Ignore, PayUp, Replace, Report, SendAgain, judge
 from corolla_core.protocol.errors import (
     CorollaError,
     OutOfCapacity,
@@ -97,3 +97,23 @@ def test_a_node_that_cannot_go_on_is_out(error: CorollaError) -> None:
 
 def test_a_stranger_has_no_say() -> None:
     assert judge(report(OutOfCapacity(), by=Address("0xD")), CHAIN) == Ignore()
+
+
+def test_losing_two_neighbours_in_a_row_is_not_held_against_a_node() -> None:
+    complaints = Complaints()
+    complaints.add(B, PeerUnreachable(peer=C))
+    again = PeerUnreachable(peer="0xD")
+    assert complaints.count(B, again) == 0
+    assert complaints.count(B, PeerUnreachable(peer=C)) == 1
+    assert complaints.count(A, PeerUnreachable(peer=C)) == 0
+    complaints.add(B, again)
+    assert complaints.count(B, PeerUnreachable(peer="0xE")) == 1
+
+
+def test_a_step_answered_clears_the_record() -> None:
+    complaints = Complaints()
+    for _ in range(MAX_REPEATS):
+        complaints.add(B, VoucherTooSmall(owed=1, offered=0))
+    assert complaints.count(B, VoucherTooSmall(owed=2, offered=1)) == MAX_REPEATS
+    complaints.clear()
+    assert complaints.count(B, VoucherTooSmall(owed=2, offered=1)) == 0
