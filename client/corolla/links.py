@@ -9,7 +9,7 @@ from typing import Protocol
 
 import structlog
 
-from corolla_core.protocol.errors import CorollaError, NetworkError, PeerUnreachable
+from corolla_core.protocol.errors import CorollaError, NetworkError, PeerMisbehaved, PeerUnreachable
 from corolla_core.protocol.ids import Address, SessionId, address
 from corolla_core.swarm.messages import AnyMessage, Endpoint
 
@@ -147,6 +147,10 @@ class Links:
             raise (
                 error if isinstance(error, NetworkError) else PeerUnreachable(error.message, peer=account)
             ) from error
+        except (OSError, ValueError) as error:
+            # What it announced cannot even be tried: a host that is none, say.
+            self._failed_at[account] = self._clock()
+            raise PeerMisbehaved(f"announces an address that cannot be dialed: {error}", peer=account) from error
         finally:
             self._dialing.pop(account, None)
         self._open[account] = link

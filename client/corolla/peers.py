@@ -78,14 +78,18 @@ class Peers:
         """Everything last looked up."""
         return list(self._known.values())
 
-    def candidates(self, *, tokens: int, wire_dtype: str) -> list[Candidate]:
-        """Nodes that take new sessions, speak `wire_dtype` and have room for `tokens` positions; shunned ones not."""
+    def candidates(
+        self, *, tokens: int, wire_dtype: str, batch: int = 1, max_price: int | None = None
+    ) -> list[Candidate]:
+        """Nodes that take new sessions, speak `wire_dtype`, have room for `batch` rows of `tokens` positions, and
+        ask at most `max_price` per token and block; shunned ones not."""
         return [
             Candidate(a.account, a.span, a.price, _seconds_per_block(a), self._rtt(a.account) or _DEFAULT_RTT)
             for a in self._known.values()
             if a.state is NodeState.ONLINE
             and wire_dtype in a.wire_dtypes
-            and a.kv_free_tokens >= tokens
+            and a.kv_free_tokens >= batch * tokens
+            and (max_price is None or a.price.per_token_block <= max_price)
             and a.span.end <= self.num_blocks
             and not self.shunned(a.account)
         ]

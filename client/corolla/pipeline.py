@@ -42,8 +42,9 @@ class Policy:
     """How a session picks and treats nodes. Times are seconds.
 
     `price_importance`: see `Preference.balanced`. `spares`: chains of substitutes per hop that a tranche has leaves
-    for. `window_bytes`: how much of a prompt may be on its way at once. `patience`: how long to look for a route that
-    is not there. `step`: how long a step may take, and `step_per_token` what each of its tokens adds.
+    for. `max_price`: nodes that ask more per token and block are never used. `window_bytes`: how much of a prompt may
+    be on its way at once. `patience`: how long to look for a route that is not there. `step`: how long a step may take,
+    and `step_per_token` what each of its tokens adds.
     """
 
     wire_dtype: str = "float32"
@@ -52,6 +53,7 @@ class Policy:
     window_bytes: int = 16 * 2**20
     price_importance: float = 0.5
     spares: int = 2
+    max_price: int | None = None
     patience: float = 15.0
     open_patience: float = 3.0
     connect: float = 5.0
@@ -166,13 +168,21 @@ class Pipeline:
 
     async def _fill_gaps(self) -> None:
         await self._peers.refresh()
-        candidates = self._peers.candidates(tokens=self.shape.max_tokens, wire_dtype=self.policy.wire_dtype)
+        candidates = self._candidates()
         preference = Preference.balanced(candidates, self.policy.price_importance)
         for gap in gaps([hop.leg.span for hop in self.hops], self._peers.num_blocks):
             avoid = self._lost_here | {hop.account for hop in self.hops}
             legs = self._choose(candidates, gap, preference, avoid)
             spares = find_spares(candidates, legs, depth=self.policy.spares, preference=preference, avoid=avoid)
             await self._engage(legs, [leg for chains in spares for chain in chains for leg in chain])
+
+    def _candidates(self) -> list[Candidate]:
+        return self._peers.candidates(
+            tokens=self.shape.max_tokens,
+            batch=self.shape.batch,
+            wire_dtype=self.policy.wire_dtype,
+            max_price=self.policy.max_price,
+        )
 
     def _choose(
         self, candidates: Sequence[Candidate], gap: Span, preference: Preference, avoid: Collection[Address]
@@ -245,9 +255,11 @@ class Pipeline:
         try:
             async with asyncio.timeout(self.policy.connect):
                 return await self._links.connect(self._peers.endpoint(account))
-        except (NetworkError, TimeoutError) as error:
+        except (CorollaError, TimeoutError) as error:
             self._out(account, error)
-            raise
+            if isinstance(error, (NetworkError, TimeoutError)):
+                raise
+            raise ServingError(f"{account} cannot be connected to: {error}") from error
 
     def _out(self, account: Address, error: Exception) -> None:
         self._peers.shun(account, error)
@@ -320,7 +332,7 @@ class Pipeline:
 
     def _warm_spares(self) -> None:
         """Connect ahead to the nodes that would replace those of the chain."""
-        candidates = self._peers.candidates(tokens=self.shape.max_tokens, wire_dtype=self.policy.wire_dtype)
+        candidates = self._candidates()
         preference = Preference.balanced(candidates, self.policy.price_importance)
         legs = [hop.leg for hop in self.hops]
         for chains in find_spares(candidates, legs, depth=1, preference=preference, avoid=self._lost_here):
