@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import structlog
@@ -20,6 +21,9 @@ _log = structlog.get_logger(__name__)
 #: Seconds an answer of the registry holds, and how long to wait for one: a lookup may stand in the way of a repair.
 STANDING_SECONDS = 60.0
 PATIENCE_SECONDS = 2.0
+#: Announcing costs nothing: a flood of strangers must neither starve the nodes known nor load the endpoint.
+CONCURRENCY = 16
+MOST_STRANGERS = 128
 
 
 class Standing(Protocol):
@@ -34,10 +38,18 @@ class StakedLookup:
     An endpoint that does not answer leaves what it said of a node before; a node it never spoke of stays out.
     """
 
-    def __init__(self, directory: Lookup, registry: Standing, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        directory: Lookup,
+        registry: Standing,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+    ) -> None:
         self._directory = directory
         self._registry = registry
         self._clock = clock
+        self._rng = rng or random.Random()
         self._active: dict[Address, bool] = {}
         self._asked_at: dict[Address, float] = {}
 
@@ -46,10 +58,24 @@ class StakedLookup:
         found = await self._directory.lookup(model_root, num_blocks)
         now = self._clock()
         due = [a.account for a in found if now - self._asked_at.get(a.account, -STANDING_SECONDS) >= STANDING_SECONDS]
+        queue = iter(self._in_turn(due))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE_SECONDS):
-                await asyncio.gather(*(self._ask(account, now) for account in due))
+                await asyncio.gather(*(self._work(queue, now) for _ in range(min(CONCURRENCY, len(due)))))
         return [a for a in found if self._active.get(a.account, False)]
+
+    def _in_turn(self, due: list[Address]) -> list[Address]:
+        """Whom to ask, in order: nodes known to be active before all others, then some of those never asked, then those
+        that had no stake. By lot within a kind, or whoever floods the directory could choose who comes first."""
+        self._rng.shuffle(due)
+        active = [account for account in due if self._active.get(account, False)]
+        others = [account for account in due if not self._active.get(account, False)]
+        others.sort(key=lambda account: self._asked_at.get(account, float("-inf")))
+        return active + others[:MOST_STRANGERS]
+
+    async def _work(self, queue: Iterator[Address], now: float) -> None:
+        for account in queue:
+            await self._ask(account, now)
 
     async def _ask(self, account: Address, now: float) -> None:
         try:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import cast
 
 import pytest
 
-from corolla.staked import STANDING_SECONDS, StakedLookup
+from corolla.staked import CONCURRENCY, MOST_STRANGERS, STANDING_SECONDS, StakedLookup
 from corolla_core.protocol.errors import ChainUnreachable
 from corolla_core.protocol.ids import Address, ModelRoot, address
 from corolla_core.swarm.announcement import Announcement
@@ -71,3 +72,37 @@ async def test_an_outage_of_the_chain_neither_loses_known_nodes_nor_lets_strange
     world.down = False
     assert await accounts(staked) == [HONEST, STRANGER]
     assert await accounts(StakedLookup(world, World(down=True), clock=lambda: world.now)) == []
+
+
+@dataclass
+class Flood:
+    """A directory full of strangers, and a registry that keeps count of who asks at once."""
+
+    asked: list[Address] = field(default_factory=list)
+    strangers: int = 0
+    at_once: int = 0
+    most_at_once: int = 0
+
+    async def lookup(self, model_root: ModelRoot, num_blocks: int) -> list[Announcement]:
+        flood = [Named(address(n.to_bytes(20, "big"))) for n in range(1000, 1000 + self.strangers)]
+        return cast(list[Announcement], [*flood, Named(HONEST)])
+
+    async def is_active(self, account: Address) -> bool:
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await asyncio.sleep(0)
+        self.at_once -= 1
+        self.asked.append(account)
+        return account == HONEST
+
+
+async def test_a_flood_of_strangers_neither_starves_a_known_node_nor_floods_the_registry() -> None:
+    world, now = Flood(), [0.0]
+    staked = StakedLookup(world, world, clock=lambda: now[0])
+    assert await accounts(staked) == [HONEST]
+    now[0], world.strangers = STANDING_SECONDS, 1000
+    world.asked.clear()
+    assert await accounts(staked) == [HONEST]
+    assert HONEST in world.asked[:CONCURRENCY]
+    assert len(world.asked) == 1 + MOST_STRANGERS
+    assert world.most_at_once <= CONCURRENCY
