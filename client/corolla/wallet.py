@@ -322,7 +322,8 @@ class Wallet:
 def plan_leaves(
     firm: Sequence[Want], spares: Sequence[Want], *, free: int, headroom: int, most: int | None = None
 ) -> list[Leaf]:
-    """The leaves of a new tranche: room for `headroom` sessions and for spares, as far as `free` allows.
+    """The leaves of a new tranche: room for `headroom` sessions and for spares, cheapest first, as far as `free`
+    allows.
 
     No cap is above `most` (what may still be spent) unless a firm want needs it. Raises InsufficientFunds when not
     even the firm wants fit.
@@ -334,8 +335,10 @@ def plan_leaves(
     least = sum(needs.values())
     if least > free:
         raise InsufficientFunds("deposit more to open this tranche", available=free, needed=least)
-    extra = {want.payee: int(want.need) for want in spares if want.payee not in needs}
-    for chosen in ({**needs, **extra}, needs):
+    extra = sorted((int(want.need), want.payee) for want in spares if want.payee not in needs)
+    # The dearest spare goes first: one absurd price must not cost the tranche all of its substitutes.
+    for kept in range(len(extra), -1, -1):
+        chosen = needs | {payee: need for need, payee in extra[:kept]}
         for factor in range(max(1, headroom), 0, -1):
             caps = {payee: _capped(need, factor, most) for payee, need in chosen.items()}
             if sum(caps.values()) <= free:

@@ -321,3 +321,10 @@ async def test_a_payee_that_claims_more_work_than_was_ordered_changes_nothing() 
     purse.settle_with(paid=Nectar(0), charged=Nectar(90))
     assert purse.account == before
     assert await wallet.sign([purse]) == [None]
+
+
+def test_one_absurdly_dear_spare_does_not_cost_a_tranche_the_others() -> None:
+    firm = [Want(PAYEES[0], Nectar(10))]
+    spares = [Want(PAYEES[1], Nectar(10**15), spare=True), Want(PAYEES[2], Nectar(12), spare=True)]
+    leaves = plan_leaves(firm, spares, free=1000, headroom=4)
+    assert [(leaf.payee, leaf.cap) for leaf in leaves] == [(PAYEES[0], 40), (PAYEES[2], 48)]
