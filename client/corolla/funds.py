@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
@@ -14,16 +15,21 @@ from corolla_core.chain.escrow import Escrow
 from corolla_core.chain.rpc import Chain
 from corolla_core.chain.sender import TransactionSender
 from corolla_core.chain.token import Token
-from corolla_core.protocol.errors import InsufficientFunds, TrancheUnknown
+from corolla_core.protocol.errors import InsufficientFunds, StoreError, TrancheUnknown
 from corolla_core.protocol.ids import ZERO_HASH, Address, TrancheId
 from corolla_core.protocol.signature import Signer
 from corolla_core.protocol.sumtree import SumTree
 from corolla_core.protocol.units import Nectar, UnixTime
+from corolla_core.protocol.voucher import tranche_id
 from corolla_core.store.client_store import ClientStore
 from corolla_core.store.records import ClientTranche
 from corolla_core.store.store import Store
 
 _log = structlog.get_logger(__name__)
+
+#: How often, and how many seconds apart, to look whether another process has opened the tranche it planned.
+LEASE_ATTEMPTS = 60
+LEASE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,7 @@ class Funds:
         *,
         leases: TrancheLeases,
         clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         sender = TransactionSender(chain, signer)
         self.account: Address = signer.address
@@ -60,6 +67,7 @@ class Funds:
         self._store = store
         self._leases = leases
         self._clock = clock
+        self._sleep = sleep
 
     async def deposit(self, amount: Nectar) -> None:
         """Move tokens from the account into the escrow. Raises InsufficientFunds."""
@@ -125,10 +133,11 @@ class Funds:
         return taken
 
     async def open(self, tree: SumTree, expiry: UnixTime) -> ClientTranche:
-        """Open a tranche. It is noted before the transaction is sent, so that a crash in between loses no money."""
-        nonce = await self.escrow.tranche_nonce(self.account)
-        planned = await self.escrow.next_tranche_id(self.account)
-        self._leases.acquire(planned)
+        """Open a tranche. It is noted before the transaction is sent, so that a crash in between loses no money.
+
+        Raises StoreError while another process of this account is about to open one and does not get on.
+        """
+        nonce, planned = await self._next_tranche()
         plan = ClientTranche(planned, self.account, self.account, nonce, tree.leaves, expiry)
         await self._store.run(self.book.record_tranche, plan)
         opened = await self.escrow.open_tranche(tree.root, expiry)
@@ -141,15 +150,25 @@ class Funds:
         _log.info("opened a tranche", tranche=opened.id, total=tree.root.sum, payees=len(tree.leaves))
         return tranche
 
-    async def _nonce_of(self, identifier: TrancheId, after: int) -> int:
-        from corolla_core.protocol.voucher import tranche_id
-
-        newest = await self.escrow.tranche_nonce(self.account)
-        mine = (
-            nonce
-            for nonce in range(after, newest)
-            if tranche_id(self._chain.chain_id, self.escrow.address, self.account, nonce) == identifier
+    async def _next_tranche(self) -> tuple[int, TrancheId]:
+        """The nonce and id of the next tranche, leased to this process. One that another process has planned is its
+        own: wait until that is mined."""
+        for _attempt in range(LEASE_ATTEMPTS):
+            nonce = await self.escrow.tranche_nonce(self.account)
+            planned = self._tranche_id(nonce)
+            if self._leases.acquire(planned):
+                return nonce, planned
+            await self._sleep(LEASE_SECONDS)
+        raise StoreError(
+            "another process of this account is opening a tranche: try again later", reason="the lease is taken"
         )
+
+    def _tranche_id(self, nonce: int) -> TrancheId:
+        return tranche_id(self._chain.chain_id, self.escrow.address, self.account, nonce)
+
+    async def _nonce_of(self, identifier: TrancheId, after: int) -> int:
+        newest = await self.escrow.tranche_nonce(self.account)
+        mine = (nonce for nonce in range(after, newest) if self._tranche_id(nonce) == identifier)
         return next(mine, after)
 
     async def _settle_plans(self) -> None:

@@ -25,11 +25,12 @@ from corolla_core.chain.network import Network
 from corolla_core.chain.rpc import Chain
 from corolla_core.chain.sender import TransactionSender
 from corolla_core.chain.token import Token
-from corolla_core.protocol.errors import InsufficientFunds
+from corolla_core.protocol.errors import InsufficientFunds, StoreError
 from corolla_core.protocol.ids import Address, Hash32, ModelRoot
 from corolla_core.protocol.receipt import NumericClass
 from corolla_core.protocol.sumtree import Leaf, SumTree
 from corolla_core.protocol.units import ONE_NECTAR, Nectar, UnixTime
+from corolla_core.store.client_store import ClientStore
 from corolla_core.store.records import ClientTranche
 from corolla_core.store.store import Store
 
@@ -237,3 +238,45 @@ async def test_published_models_are_listed(ganache: Ganache, network: Network) -
             ("other", 1, b"c" * 32),
             ("tiny", 2, b"b" * 32),
         ]
+
+
+async def test_a_tranche_another_process_is_opening_is_waited_for(
+    network: Network, customer: Signer, tmp_path: Path
+) -> None:
+    """Two processes of one account: the second never plans over what the first has planned."""
+    async with run(network, customer, tmp_path) as first, run(network, customer, tmp_path) as second:
+        await first.funds.deposit(Nectar(1000))
+        theirs = SumTree([Leaf(NODES[0], Nectar(100))])
+        planned = await first.funds.escrow.next_tranche_id(customer.address)
+        assert first.leases.acquire(planned)
+        waits = 0
+
+        async def sleep(_seconds: float) -> None:
+            nonlocal waits
+            waits += 1
+            if waits == 2:
+                await first.funds.open(theirs, UnixTime(int(time.time()) + 7200))
+
+        late = Funds(second.chain, customer, second.store, leases=second.leases, sleep=sleep)
+        opened = await late.open(SumTree([Leaf(NODES[1], Nectar(200))]), UnixTime(int(time.time()) + 7200))
+        assert waits == 2
+        assert opened.tranche_id != planned
+        kept = {t.tranche_id: t for t in ClientStore(second.store).tranches()}
+        assert kept[planned].leaves == theirs.leaves
+        assert kept[planned].opened_tx is not None
+        assert (await late.balance()).locked == 300
+
+
+async def test_a_process_that_never_gets_on_with_its_tranche_is_a_typed_error(
+    network: Network, customer: Signer, tmp_path: Path
+) -> None:
+    async with run(network, customer, tmp_path) as first, run(network, customer, tmp_path) as second:
+        assert first.leases.acquire(await first.funds.escrow.next_tranche_id(customer.address))
+
+        async def sleep(_seconds: float) -> None:
+            await asyncio.sleep(0)
+
+        late = Funds(second.chain, customer, second.store, leases=second.leases, sleep=sleep)
+        with pytest.raises(StoreError):
+            await late.open(SumTree([Leaf(NODES[1], Nectar(200))]), UnixTime(int(time.time()) + 7200))
+        assert ClientStore(second.store).tranches() == []

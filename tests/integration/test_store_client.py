@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from books import NOW, PAYEE, PAYER, tranche
 from databases import database, postgres_server, store
 
 from corolla_core.protocol.errors import (
+    StoreError,
     TrancheUnknown,
     VoucherStale,
 )
@@ -42,6 +45,15 @@ def test_a_plan_can_be_replaced_and_tranches_are_in_order_of_nonce(store: Store)
     for number, nonce in ((1, 10), (2, 9), (1, 11)):
         books.record_tranche(planned(number, nonce))
     assert [(t.tranche_id, t.nonce) for t in books.tranches()] == [(tranche(2), 9), (tranche(1), 11)]
+
+
+def test_a_plan_never_replaces_an_open_tranche(store: Store) -> None:
+    books = ClientStore(store)
+    opened = replace(planned(1), opened_tx=Hash32(b"\x07" * 32))
+    books.record_tranche(opened)
+    with pytest.raises(StoreError):
+        books.record_tranche(replace(planned(1), leaves=(Leaf(PAYEE.address, Nectar(77)),)))
+    assert books.tranche(tranche(1)) == opened
 
 
 def test_unknown_tranches_are_typed_errors(store: Store) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 from sqlalchemy import Connection, Row, and_, select, update
 
-from corolla_core.protocol.errors import TrancheUnknown, VoucherStale
+from corolla_core.protocol.errors import StoreError, TrancheUnknown, VoucherStale
 from corolla_core.protocol.ids import Address, Hash32, TrancheId
 from corolla_core.protocol.sumtree import Leaf
 from corolla_core.protocol.units import Nectar, UnixTime
@@ -21,7 +21,10 @@ class ClientStore(ReceiptLog):
     crashed never signs less than it already promised, nor counts a promise twice."""
 
     def record_tranche(self, tranche: ClientTranche) -> None:
-        """Keep a planned or opened tranche, replacing an earlier plan of the same id."""
+        """Keep a planned or opened tranche, replacing an earlier plan of the same id.
+
+        Raises StoreError for a plan of a tranche that is open: its row says where money is locked.
+        """
         row = {
             "tranche_id": tranche.tranche_id,
             "payer": tranche.payer,
@@ -36,8 +39,11 @@ class ClientStore(ReceiptLog):
         here = client_tranches.c.tranche_id == tranche.tranche_id
 
         def work(connection: Connection) -> None:
-            if connection.execute(select(client_tranches.c.tranche_id).where(here)).first() is None:
+            known = connection.execute(select(client_tranches.c.opened_tx).where(here).with_for_update()).first()
+            if known is None:
                 connection.execute(client_tranches.insert().values(row))
+            elif known.opened_tx is not None and tranche.opened_tx is None:
+                raise StoreError("this tranche is open already", reason="a plan may not replace an open tranche")
             else:
                 connection.execute(update(client_tranches).where(here).values(row))
 
