@@ -167,7 +167,10 @@ class Pipeline:
     # Filling gaps
 
     async def _fill_gaps(self) -> None:
-        await self._peers.refresh()
+        if not (self.hops or self.retired):
+            # In mid-session the dead node may be the very peer a lookup asks, and waits for: what is known has to do
+            # first, and `repair` looks again when it does not.
+            await self._peers.refresh()
         candidates = self._candidates()
         preference = Preference.balanced(candidates, self.policy.price_importance)
         for gap in gaps([hop.leg.span for hop in self.hops], self._peers.num_blocks):
