@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -19,6 +19,7 @@ from corolla.generation import TextStream
 from corolla.leases import FileLeases
 from corolla.links import Link, LinkHandler, Links
 from corolla.local import LocalModel, checkpoint_ref, load_local
+from corolla.logs import quiet_unless_configured
 from corolla.peers import Peers
 from corolla.pipeline import Policy
 from corolla.staked import StakedLookup
@@ -65,8 +66,9 @@ class AsyncClient:
 
     `network`: a Network, the name of one in `<home>/networks`, or a path to its file. `model`: a published name whose
     checkpoint is in `<home>/models`, or a checkpoint (directory, `hf:org/name`, URL) with its manifest; None for money
-    alone. `spending_limit` bounds, in base units, all that this object ever signs away. `store`: where promises are
-    kept, a database URL or path; by default one file per chain and account under `<home>/client`.
+    alone. `spending_limit` bounds, in base units, all that this object ever signs away; nodes that ask more than
+    `max_price` base units per token and block are never used. `store`: where promises are kept, a database URL or path;
+    by default one file per chain and account under `<home>/client`.
     """
 
     def __init__(
@@ -76,17 +78,21 @@ class AsyncClient:
         signer: Signer,
         model: str | None = None,
         spending_limit: Nectar | None = None,
+        max_price: Nectar | None = None,
         store: str | Path | None = None,
         home_dir: Path | None = None,
         policy: Policy | None = None,
         wallet_policy: WalletPolicy | None = None,
     ) -> None:
+        quiet_unless_configured()
         self.home = home_dir or home()
         self.network = (
             network if isinstance(network, Network) else resolve_network(network, folder=self.home / "networks")
         )
         self.account: Address = signer.address
         self.policy = policy or Policy()
+        if max_price is not None:
+            self.policy = replace(self.policy, max_price=max_price)
         self._signer = signer
         self._model_ref = model
         limits = wallet_policy or WalletPolicy()

@@ -31,6 +31,8 @@ class ClientSettings(LayeredSettings):
     account: str | None = None
     password_file: Path | None = None
     spending_limit: Annotated[str | None, BeforeValidator(_check_amount)] = None
+    max_price: Annotated[int | None, Field(ge=0, le=2**96)] = None
+    """the most a node may ask per token and block, in base units, as nodes state their price"""
     store: str | None = None
     max_tokens: Annotated[int, Field(ge=1)] = 256
     temperature: Annotated[float, Field(ge=0, le=100)] = 0.0

@@ -133,3 +133,11 @@ def test_every_public_name_can_be_had() -> None:
     assert all(getattr(corolla, name) is not None for name in corolla.__all__)
     with pytest.raises(AttributeError):
         _ = corolla.nonsense
+
+
+def test_a_highest_price_is_a_setting_and_no_amount_below_nothing(corolla: Any) -> None:
+    shown = corolla("generate", "--help", COLUMNS="200")
+    assert "--max-price" in shown.output
+    refused = corolla("generate", "hello", COROLLA_MAX_PRICE="-1")
+    assert refused.exit_code != 0
+    assert "max_price" in refused.output

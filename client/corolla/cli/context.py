@@ -13,6 +13,7 @@ from corolla.cli.terminal import read_password
 from corolla.config import ClientSettings
 from corolla_core.config import Loaded, home, load_settings, setup_logging
 from corolla_core.protocol.errors import ConfigError, KeystoreError
+from corolla_core.protocol.units import Nectar
 
 if TYPE_CHECKING:
     from corolla.client import AsyncClient
@@ -27,6 +28,10 @@ AccountOption = Annotated[str | None, typer.Option("--account", help="A keystore
 PasswordOption = Annotated[Path | None, typer.Option("--password-file", help="File with the keystore's password.")]
 LimitOption = Annotated[
     str | None, typer.Option("--spending-limit", help="The most this command may promise, in whole tokens.")
+]
+MaxPriceOption = Annotated[
+    int | None,
+    typer.Option("--max-price", min=0, help="Use no node that asks more per token and block, in base units."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 DEFAULT_ACCOUNT = "default"
@@ -97,6 +102,7 @@ async def connected(settings: ClientSettings, *, with_model: bool) -> AsyncItera
         signer=signer_of(settings, chain_id=network.chain_id),
         model=settings.model if with_model else None,
         spending_limit=settings.limit,
+        max_price=None if settings.max_price is None else Nectar(settings.max_price),
         store=settings.store,
         policy=Policy(
             wire_dtype=settings.wire_dtype,

@@ -15,6 +15,7 @@ from corolla.cli.context import (
     AccountOption,
     JsonOption,
     LimitOption,
+    MaxPriceOption,
     ModelOption,
     NetworkOption,
     PasswordOption,
@@ -53,6 +54,7 @@ def generate(
     account: AccountOption = None,
     password_file: PasswordOption = None,
     spending_limit: LimitOption = None,
+    max_price: MaxPriceOption = None,
     max_tokens: MaxTokens = None,
     temperature: Temperature = None,
     top_p: TopP = None,
@@ -68,7 +70,7 @@ def generate(
     with errors():
         settings = settings_of(
             network=network, model=model, account=account, password_file=password_file, spending_limit=spending_limit,
-            max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k,
+            max_price=max_price, max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k,
             repetition_penalty=repetition_penalty,
         ).settings  # fmt: skip
         text = sys.stdin.read() if prompt == "-" else prompt
@@ -97,6 +99,7 @@ def chat(
     account: AccountOption = None,
     password_file: PasswordOption = None,
     spending_limit: LimitOption = None,
+    max_price: MaxPriceOption = None,
     max_tokens: MaxTokens = None,
     temperature: Temperature = None,
     top_p: TopP = None,
@@ -109,7 +112,7 @@ def chat(
     with errors():
         settings = settings_of(
             network=network, model=model, account=account, password_file=password_file, spending_limit=spending_limit,
-            max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k,
+            max_price=max_price, max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k,
             repetition_penalty=repetition_penalty,
         ).settings  # fmt: skip
         uvloop.run(_chat(settings, _params(settings, seed, None), system))
