@@ -11,7 +11,7 @@ import typer
 
 from corolla.cli.terminal import read_password
 from corolla.config import ClientSettings
-from corolla_core.config import Loaded, home, load_settings, setup_logging
+from corolla_core.config import Loaded, home, keystore_path, load_settings, setup_logging
 from corolla_core.protocol.errors import ConfigError, KeystoreError
 from corolla_core.protocol.units import Nectar
 
@@ -42,13 +42,6 @@ def settings_of(**flags: Any) -> Loaded[ClientSettings]:
     loaded = load_settings(ClientSettings, flags=flags)
     setup_logging(loaded.settings.log_level)
     return loaded
-
-
-def keystore_path(account: str) -> Path:
-    """Where a keystore is: a path as it is, a name in `<home>/keys`."""
-    if "/" in account or account.endswith(".json"):
-        return Path(account).expanduser().absolute()
-    return home() / "keys" / f"{account}.json"
 
 
 def with_devnet(settings: ClientSettings) -> ClientSettings:

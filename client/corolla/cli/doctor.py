@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from corolla.cli.context import DEFAULT_ACCOUNT, keystore_path, network_of, with_devnet
+from corolla.cli.context import DEFAULT_ACCOUNT, network_of, with_devnet
 from corolla.config import ClientSettings
-from corolla_core.config import home
+from corolla_core.config import home, keystore_path
 from corolla_core.protocol.errors import CorollaError, NetworkError
 from corolla_core.protocol.span import uncovered
 from corolla_core.protocol.units import nectar_to_text

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from corolla_core.config import Loaded, home, load_settings, setup_logging
+from corolla_core.config import Loaded, home, keystore_path, load_settings, setup_logging
 from corolla_core.protocol.errors import ConfigError
 from corolla_node.cli import money
 from corolla_node.cli.terminal import emit, errors, progress_bars, read_password
@@ -103,7 +103,7 @@ def _serve(settings: NodeSettings, *, as_json: bool) -> None:
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         chosen = resolve_network(settings.network, folder=home() / "networks")
-        keystore = money.keystore_path(settings.account)
+        keystore = keystore_path(settings.account)
         signer = load_account(keystore, read_password(settings.password_file, keystore), chain_id=chosen.chain_id)
         folder.write_up({"account": str(keystore), "network": money.absolute_network(settings.network)})
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from corolla_core.config import home, load_settings
+from corolla_core.config import home, keystore_path, load_settings
 from corolla_core.protocol.errors import ConfigError
 from corolla_core.protocol.ids import Address, address
 from corolla_core.protocol.units import Nectar, UnixTime, nectar_from_text, nectar_to_text
@@ -50,14 +50,6 @@ def absolute_network(name_or_path: str) -> str:
     """A network as it can be named from any directory."""
     is_path = "/" in name_or_path or name_or_path.endswith(".json")
     return str(Path(name_or_path).expanduser().absolute()) if is_path else name_or_path
-
-
-def keystore_path(name_or_path: Path) -> Path:
-    """A keystore as it can be named from any directory: a bare name means `<home>/keys/<name>.json`."""
-    text = str(name_or_path)
-    if "/" in text or text.endswith(".json"):
-        return name_or_path.expanduser().absolute()
-    return home() / "keys" / f"{text}.json"
 
 
 @dataclass(frozen=True, slots=True)
