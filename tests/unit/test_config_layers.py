@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from corolla.logs import quiet_unless_configured
 
 from corolla_core.config import LayeredSettings, home, load_settings, setup_logging
 from corolla_core.protocol.errors import ConfigError
@@ -78,7 +79,11 @@ def test_home_is_the_environments_choice_or_dot_corolla() -> None:
     assert home({}) == Path.home() / ".corolla"
 
 
-def test_logs_off_a_terminal_are_json_lines_with_hex_bytes() -> None:
+@pytest.mark.parametrize("after_a_client", [False, True])
+def test_logs_off_a_terminal_are_json_lines_with_hex_bytes(after_a_client: bool) -> None:
+    structlog.reset_defaults()
+    if after_a_client:  # whose own, quieter logging must not outlive a program's choice
+        quiet_unless_configured()
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     stream = io.StringIO()

@@ -38,6 +38,7 @@ def setup_logging(level: str = "info", *, stream: TextIO | None = None, as_json:
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,  # configure() keeps what it is not told: a Client may have set its own
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(out)
