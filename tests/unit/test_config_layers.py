@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import structlog
-from corolla.logs import quiet_unless_configured
 
+from corolla.logs import quiet_unless_configured
 from corolla_core.config import LayeredSettings, home, load_settings, setup_logging
 from corolla_core.protocol.errors import ConfigError
 

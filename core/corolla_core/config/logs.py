@@ -38,7 +38,8 @@ def setup_logging(level: str = "info", *, stream: TextIO | None = None, as_json:
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,  # configure() keeps what it is not told: a Client may have set its own
+        # configure() keeps what it is not told, and a Client made before may have set a quieter one.
+        wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(out)
