@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,13 +18,23 @@ from corolla_core.model.tensors import from_wire, to_wire
 from corolla_core.protocol.errors import (
     CorollaError,
     NetworkError,
+    NonceReused,
     PeerUnreachable,
     TrancheUnknown,
 )
 from corolla_core.protocol.errors import (
     from_wire as error_from_wire,
 )
-from corolla_core.protocol.ids import ZERO_HASH, Address, Hash32, ModelRoot, TrancheId, address, address_bytes
+from corolla_core.protocol.ids import (
+    ZERO_HASH,
+    Address,
+    Hash32,
+    ModelRoot,
+    SessionId,
+    TrancheId,
+    address,
+    address_bytes,
+)
 from corolla_core.protocol.pricing import Price
 from corolla_core.protocol.receipt import NumericClass
 from corolla_core.protocol.signature import Signer
@@ -99,6 +110,7 @@ class FakeDisk:
     charges: dict[TrancheId, Nectar] = field(default_factory=dict)
     receipts: list[Any] = field(default_factory=list)
     sessions: list[Any] = field(default_factory=list)
+    nonces: set[bytes] = field(default_factory=set)
     failing: CorollaError | None = None
 
     async def write(self, batch: Batch) -> None:
@@ -112,6 +124,12 @@ class FakeDisk:
 
     async def best(self, tranche_id: TrancheId) -> SignedVoucher | None:
         return self.vouchers.get(tranche_id)
+
+    async def claim_nonce(self, nonce: bytes, session: SessionId, client: Address) -> None:
+        await asyncio.sleep(0)
+        if nonce in self.nonces:
+            raise NonceReused(nonce=nonce)
+        self.nonces.add(nonce)
 
     async def charged(self, tranche_id: TrancheId) -> Nectar:
         return self.charges.get(tranche_id, Nectar(0))
@@ -227,6 +245,7 @@ async def running_node(
             scheduler=scheduler,
             paybook=paybook,
             bookkeeper=bookkeeper,
+            memory=disk,
             links=Links(world.dialer(identity.address), tasks, linger=0.1),
             inbox=KvPool(64 * 2**20),
             timings=StepTimings(),
@@ -326,7 +345,7 @@ class FakeClient:
             "tranche_id": self.tranche_id,
             "cap": amount(self.caps),
             "branch": Branch(proof.index, [(s.hash, amount(s.sum)) for s in proof.siblings]),
-            "client_nonce": ZERO_HASH,
+            "client_nonce": secrets.token_bytes(32),
             "upstream": address_bytes(self.nodes[index - 1].account) if index else None,
             "downstream": self.nodes[index + 1].endpoint if index + 1 < len(self.nodes) else None,
         }

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import structlog
 
 from corolla.hop import Hop
@@ -92,7 +93,6 @@ class Pipeline:
         self.policy = policy or Policy()
         self.hops: list[Hop] = []
         self.retired: list[Hop] = []
-        self.client_nonce = secrets.token_bytes(32)
         self._chain_id = chain_id
         self._peers = peers
         self._links = links
@@ -270,7 +270,7 @@ class Pipeline:
 
     async def _open(self, hop: Hop, before: Hop | None, after: Hop | None) -> None:
         try:
-            opened = await self._ask_to_open(hop, before, after)
+            opened, nonce = await self._ask_to_open(hop, before, after)
             if self._weight_root is not None and opened.weight_root != self._weight_root(hop.leg.span):
                 raise PeerMisbehaved("serves other weights than the model's", peer=hop.account)
             hop.purse.settle_with(
@@ -292,11 +292,13 @@ class Pipeline:
             span=hop.leg.span,
             weight_root=Hash32(opened.weight_root),
             session=self.session,
-            client_nonce=self.client_nonce,
+            client_nonce=nonce,
         )
         hop.chain = ReceiptChain(terms, sent=hop.sent, received=hop.received)
 
-    async def _ask_to_open(self, hop: Hop, before: Hop | None, after: Hop | None) -> Opened:
+    async def _ask_to_open(self, hop: Hop, before: Hop | None, after: Hop | None) -> tuple[Opened, bytes]:
+        """What the node answers, and the nonce it was asked with: a fresh one every time, as it signs one chain of
+        receipts under a nonce and no more."""
         purse, leg = hop.purse, hop.leg
         message = Open(
             session=self.session,
@@ -311,7 +313,7 @@ class Pipeline:
             tranche_id=purse.tranche_id,
             cap=amount(purse.leaf.cap),
             branch=Branch(purse.proof.index, [(node.hash, amount(node.sum)) for node in purse.proof.siblings]),
-            client_nonce=self.client_nonce,
+            client_nonce=secrets.token_bytes(32),
             upstream=None if before is None else address_bytes(before.account),
             downstream=None if after is None else after.endpoint,
         )
@@ -326,12 +328,13 @@ class Pipeline:
                 _log.debug("the node does not see the tranche yet", peer=hop.account, error=str(error))
                 hop.error = None
                 await asyncio.sleep(0.5)
+                message = msgspec.structs.replace(message, client_nonce=secrets.token_bytes(32))
                 continue
             except TimeoutError:
                 raise PeerTimeout("does not answer Open", peer=hop.account) from None
             if not isinstance(opened, Opened):
                 raise PeerMisbehaved("answers Open with something else", peer=hop.account)
-            return opened
+            return opened, message.client_nonce
 
     def _warm_spares(self) -> None:
         """Connect ahead to the nodes that would replace those of the chain."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from corolla_core.protocol.errors import InvalidInput, InvalidSpan, PeerMisbehaved
 from corolla_core.protocol.ids import ZERO_HASH, Address, Hash32, ModelRoot, SessionId
 from corolla_core.protocol.merkle import Buffer, merkle_root
-from corolla_core.protocol.receipt import NumericClass, Receipt, SignedReceipt, row_leaf
+from corolla_core.protocol.receipt import SignedReceipt, row_leaf
 from corolla_core.protocol.span import Span
 from corolla_core.swarm import messages
+from corolla_core.swarm.receipts import from_message
 
 #: Rows a witness remembers; beyond it (a receipt that never came) the oldest go.
 _MAX_ROWS = 4096
@@ -104,30 +105,3 @@ class ReceiptChain:
         """The receipts gathered since the last call."""
         taken, self.kept = self.kept, []
         return taken
-
-
-def from_message(message: messages.Receipt) -> SignedReceipt:
-    """Raises InvalidInput."""
-    try:
-        numeric_class = NumericClass(message.numeric_class)
-    except ValueError:
-        raise InvalidInput(f"no numeric class {message.numeric_class!r}") from None
-    receipt = Receipt(
-        chain_id=message.chain_id,
-        epoch=message.epoch,
-        model_root=ModelRoot(message.model_root),
-        span=Span(message.start, message.end),
-        weight_root=Hash32(message.weight_root),
-        numeric_class=numeric_class,
-        session_id=SessionId(message.session),
-        client_nonce=message.client_nonce,
-        pos_start=message.pos_start,
-        n_pos=message.n_pos,
-        in_root=Hash32(message.in_root),
-        out_root=Hash32(message.out_root),
-        upstream_receipt_hash=Hash32(message.upstream_receipt_hash),
-        prev_receipt_hash=Hash32(message.prev_receipt_hash),
-        t_in=message.t_in,
-        t_out=message.t_out,
-    )
-    return SignedReceipt(receipt, message.signature)

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from corolla_core.protocol.errors import InvalidInput, SessionUnknown, VoucherStale
-from corolla_core.protocol.ids import Address, ModelRoot, TrancheId
+from corolla_core.protocol.ids import Address, ModelRoot, SessionId, TrancheId
 from corolla_core.protocol.units import Nectar, UnixTime
 from corolla_core.protocol.voucher import SignedVoucher
 from corolla_core.store.node_store import NodeStore
+from corolla_core.store.nonces import NonceLog
 from corolla_core.store.records import Earnings, KeptVoucher, SessionRecord
 from corolla_core.store.store import Store
 from corolla_node.bookkeeper import Batch, SessionEntry
@@ -21,6 +22,7 @@ class Books:
     def __init__(self, store: Store, *, payee: Address, model_root: ModelRoot, clock: Callable[[], float]) -> None:
         self._store = store
         self._node = NodeStore(store)
+        self._nonces = NonceLog(store)
         self._payee = payee
         self._model_root = model_root
         self._clock = clock
@@ -35,6 +37,10 @@ class Books:
 
     async def charged(self, tranche_id: TrancheId) -> Nectar:
         return await self._store.run(self._node.charged, tranche_id, self._payee)
+
+    async def claim_nonce(self, nonce: bytes, session: SessionId, client: Address) -> None:
+        """Raises NonceReused, StoreError."""
+        await self._store.run(lambda: self._nonces.claim(nonce, session, client, now=self._now()))
 
     async def unredeemed(self) -> list[KeptVoucher]:
         kept = await self._store.run(self._node.best_vouchers)
@@ -51,9 +57,12 @@ class Books:
         await self._store.run(self._node.unmark_redeemed, tranche_id, payee, claimed)
 
     async def forget_receipts(self, retention: float) -> int:
-        """Drop receipts older than `retention` seconds; returns how many. Raises StoreError."""
+        """Drop receipts older than `retention` seconds, and nonces that none is left of; returns how many receipts.
+        Raises StoreError."""
         before = UnixTime(max(0, int(self._clock() - retention)))
-        return await self._store.run(lambda: self._node.forget_receipts(before=before))
+        dropped = await self._store.run(lambda: self._node.forget_receipts(before=before))
+        await self._store.run(lambda: self._nonces.forget(before=before))
+        return dropped
 
     async def earnings(self, since: UnixTime) -> Earnings:
         return await self._store.run(self._node.earnings, since)

@@ -10,7 +10,7 @@ from corolla_node.bookkeeper import Bookkeeper
 from corolla_node.kv_pool import KvPool, Share
 from corolla_node.links import Links
 from corolla_node.paybook import Paybook
-from corolla_node.ports import Clock
+from corolla_node.ports import Clock, Memory
 from corolla_node.receipts import Issuer
 from corolla_node.scheduler import Scheduler
 from corolla_node.timings import StepTimings
@@ -56,6 +56,7 @@ class Desk:
     scheduler: Scheduler
     paybook: Paybook
     bookkeeper: Bookkeeper
+    memory: Memory
     links: Links
     inbox: KvPool
     """memory for tensors that wait, over all sessions"""

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 
 from corolla_core.protocol.errors import NetworkError
-from corolla_core.protocol.ids import Address, TrancheId
+from corolla_core.protocol.ids import Address, SessionId, TrancheId
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.sumtree import SumNode
 from corolla_core.protocol.units import Nectar, UnixTime
@@ -108,3 +108,7 @@ class Memory(Protocol):
         ...
 
     async def charged(self, tranche_id: TrancheId) -> Nectar: ...
+
+    async def claim_nonce(self, nonce: bytes, session: SessionId, client: Address) -> None:
+        """Returns once it is on disk that a session was opened with this nonce. Raises NonceReused where one was."""
+        ...

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from corolla_core.protocol.ids import ZERO_HASH, Hash32, ModelRoot
 from corolla_core.protocol.receipt import NumericClass, Receipt, SignedReceipt, rows_root
 from corolla_core.protocol.signature import Signer
-from corolla_core.protocol.span import Span
-from corolla_core.swarm import messages
 from corolla_node.steps import Agreement
 
 
@@ -99,32 +97,6 @@ class ReceiptChain:
 def signing_thread() -> ThreadPoolExecutor:
     """One thread, so that the receipts of a session are signed in order."""
     return ThreadPoolExecutor(1, thread_name_prefix="corolla-receipts")
-
-
-def on_wire(signed: SignedReceipt) -> messages.Receipt:
-    """The receipt as it is sent to the client."""
-    receipt = signed.receipt
-    span: Span = receipt.span
-    return messages.Receipt(
-        receipt.chain_id,
-        receipt.epoch,
-        receipt.model_root,
-        span.start,
-        span.end,
-        receipt.weight_root,
-        receipt.numeric_class.value,
-        receipt.session_id,
-        receipt.client_nonce,
-        receipt.pos_start,
-        receipt.n_pos,
-        receipt.in_root,
-        receipt.out_root,
-        receipt.upstream_receipt_hash,
-        receipt.prev_receipt_hash,
-        receipt.t_in,
-        receipt.t_out,
-        signed.signature,
-    )
 
 
 def _rows(chunk: list[Piece], batch: int, *, inputs: bool) -> Iterator[bytes | memoryview]:

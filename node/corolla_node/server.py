@@ -237,6 +237,9 @@ class Server:
         )
         root = offer.weight_root(span)
         try:
+            # On disk before a receipt can be signed under it; and only now, so that who is refused writes nothing.
+            await self._desk.memory.claim_nonce(agreed.client_nonce, agreed.session, agreed.client)
+            self._check_open(message)
             self._sessions[agreed.session] = Session(
                 self._desk,
                 agreed,

@@ -90,6 +90,7 @@ async def serving(
                 expiry_margin=terms.expiry_margin,
             ),
             bookkeeper=bookkeeper,
+            memory=memory,
             links=Links(dialer, tasks),
             inbox=KvPool(INBOX_BYTES),
             timings=StepTimings(),

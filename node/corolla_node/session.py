@@ -30,12 +30,13 @@ from corolla_core.protocol.ids import Hash32, address
 from corolla_core.protocol.receipt import SignedReceipt
 from corolla_core.protocol.units import Nectar
 from corolla_core.swarm.messages import AnyMessage, Endpoint, Fault, Rewire, Rewired, Step
+from corolla_core.swarm.receipts import to_message
 from corolla_node.bookkeeper import SessionEntry
 from corolla_node.desk import Desk
 from corolla_node.kv_pool import Lease
 from corolla_node.links import Outlet
 from corolla_node.ports import Blocks, Link
-from corolla_node.receipts import Piece, ReceiptChain, on_wire
+from corolla_node.receipts import Piece, ReceiptChain
 from corolla_node.scheduler import Job
 from corolla_node.steps import Action, Agreement, check_shape, decide, tokens_of
 from corolla_node.timings import StepTiming
@@ -387,7 +388,7 @@ class Session:
             else:
                 receipt = future.result()
                 self._desk.bookkeeper.receipt(receipt)
-                self.tell(on_wire(receipt))
+                self.tell(to_message(receipt))
             if not finished.done():
                 finished.set_result(None)
 

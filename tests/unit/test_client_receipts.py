@@ -15,7 +15,7 @@ from corolla_core.protocol.ids import ZERO_HASH, Hash32, ModelRoot, SessionId
 from corolla_core.protocol.receipt import NumericClass, Receipt, rows_root
 from corolla_core.protocol.signature import Signer
 from corolla_core.protocol.span import Span
-from corolla_node.receipts import on_wire
+from corolla_core.swarm.receipts import to_message
 
 NODE = Signer(sha256(b"node").digest())
 SESSION = SessionId(b"s" * 16)
@@ -50,7 +50,7 @@ def receipt(start: int, count: int, previous: Hash32 = ZERO_HASH, **changes: Any
 
 
 def wire(made: Receipt, signer: Signer = NODE) -> Any:
-    return on_wire(made.sign(signer))
+    return to_message(made.sign(signer))
 
 
 def witness(count: int, salt: str) -> Witness:

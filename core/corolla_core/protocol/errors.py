@@ -5,6 +5,7 @@ CorollaError
 │   ├── InvalidSpan
 │   ├── InvalidSignature
 │   ├── InvalidProof
+│   ├── NonceReused(nonce)  an Open with a client_nonce this node has signed under before
 │   └── MalformedMessage    bytes or fields from a peer that do not parse
 ├── PaymentError            the money side of a session refuses
 │   ├── VoucherTooSmall(owed, offered)
@@ -24,11 +25,13 @@ CorollaError
 │   ├── PositionMismatch(expected, offered)
 │   ├── TensorRejected
 │   ├── NotServed           the node does not hold these blocks
+│   ├── OpeningUnavailable(receipt, reason)  unknown, lost, busy or too large
 │   └── Draining
 ├── NetworkError
 │   ├── PeerUnreachable(peer)
 │   ├── PeerMisbehaved(peer)
 │   ├── PeerTimeout(peer)
+│   ├── LinkBroken(peer, receipt)  a node signed for other rows than it sent to the next
 │   └── NoRoute(missing)
 ├── ModelError
 │   ├── WeightsCorrupt(path)
@@ -99,6 +102,12 @@ class InvalidSignature(InvalidInput):
 
 class InvalidProof(InvalidInput):
     pass
+
+
+class NonceReused(InvalidInput):
+    """An Open with a `client_nonce` that this node accepted before: a second chain under it would be a fork."""
+
+    fields = ("nonce",)
 
 
 class MalformedMessage(InvalidInput):
@@ -181,6 +190,13 @@ class NotServed(ServingError):
     """The node does not hold these blocks of this model."""
 
 
+class OpeningUnavailable(ServingError):
+    """The rows under a receipt cannot be shown. `reason` is `unknown` (no receipt of this node, or older than it keeps
+    rows), `lost` (the disk gave something else back), `busy` (ask again later) or `large` (ask for less at once)."""
+
+    fields = ("receipt", "reason")
+
+
 class Draining(ServingError):
     """The node is shutting down and takes no new session."""
 
@@ -199,6 +215,12 @@ class PeerMisbehaved(NetworkError):
 
 class PeerTimeout(NetworkError):
     fields = ("peer",)
+
+
+class LinkBroken(NetworkError):
+    """`peer` signed the receipt with the hash `receipt` for other rows than the next node got from it."""
+
+    fields = ("peer", "receipt")
 
 
 class NoRoute(NetworkError):

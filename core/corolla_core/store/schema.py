@@ -7,7 +7,7 @@ from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData
 from corolla_core.store.amount import Amount
 
 #: The newest migration. A database that says it is here needs no migrating, nor Alembic imported.
-HEAD = "0001"
+HEAD = "0002"
 
 metadata = MetaData(
     naming_convention={
@@ -75,6 +75,26 @@ receipts = Table(
     Column("signature", LargeBinary(65), nullable=False),
     Index(None, "session_id", "pos_start"),
     Index(None, "t_out"),
+)
+
+nonces = Table(
+    "nonces",
+    metadata,
+    Column("nonce", LargeBinary(32), primary_key=True),
+    Column("session_id", LargeBinary(16), nullable=False),
+    Column("client", String(42), nullable=False),
+    Column("accepted_at", BigInteger, nullable=False),
+    Index(None, "accepted_at"),
+)
+
+kept_rows = Table(
+    "kept_rows",
+    metadata,
+    Column("receipt_hash", LargeBinary(32), primary_key=True),
+    Column("segment", BigInteger, nullable=False),
+    Column("start", BigInteger, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Index(None, "segment", "start"),
 )
 
 client_tranches = Table(
