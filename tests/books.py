@@ -58,4 +58,4 @@ def receipt(
         prev_receipt_hash=zero,
         t_in=min(1_000, t_out),
         t_out=t_out,
-    ).sign(PAYEE)
+    ).sign(signer)

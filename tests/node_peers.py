@@ -36,7 +36,7 @@ from corolla_core.protocol.ids import (
     address_bytes,
 )
 from corolla_core.protocol.pricing import Price
-from corolla_core.protocol.receipt import NumericClass
+from corolla_core.protocol.receipt import NumericClass, SignedReceipt
 from corolla_core.protocol.signature import Signer
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.sumtree import Leaf, SumNode, SumTree
@@ -131,8 +131,19 @@ class FakeDisk:
             raise NonceReused(nonce=nonce)
         self.nonces.add(nonce)
 
+    async def receipts_after(self, t_out: int, after: Hash32, before: int, limit: int) -> list[SignedReceipt]:
+        await asyncio.sleep(0)
+        if self.failing is not None:
+            raise self.failing
+        mine = sorted((one for one in self.receipts if one.receipt.t_out < before), key=_place)
+        return [one for one in mine if _place(one) > (t_out, after)][:limit]
+
     async def charged(self, tranche_id: TrancheId) -> Nectar:
         return self.charges.get(tranche_id, Nectar(0))
+
+
+def _place(signed: SignedReceipt) -> tuple[int, bytes]:
+    return signed.receipt.t_out, signed.receipt.hash()
 
 
 class Pipe:

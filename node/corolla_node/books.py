@@ -6,7 +6,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from corolla_core.protocol.errors import InvalidInput, SessionUnknown, VoucherStale
-from corolla_core.protocol.ids import Address, ModelRoot, SessionId, TrancheId
+from corolla_core.protocol.ids import Address, Hash32, ModelRoot, SessionId, TrancheId
+from corolla_core.protocol.receipt import SignedReceipt
 from corolla_core.protocol.units import Nectar, UnixTime
 from corolla_core.protocol.voucher import SignedVoucher
 from corolla_core.store.node_store import NodeStore
@@ -55,6 +56,11 @@ class Books:
 
     async def unredeemed_again(self, tranche_id: TrancheId, payee: Address, claimed: Nectar) -> None:
         await self._store.run(self._node.unmark_redeemed, tranche_id, payee, claimed)
+
+    async def receipts_after(self, t_out: int, after: Hash32, before: int, limit: int) -> list[SignedReceipt]:
+        return await self._store.run(
+            lambda: self._node.receipts_after(t_out, after, before=before, limit=limit, signer=self._payee)
+        )
 
     async def forget_receipts(self, retention: float) -> int:
         """Drop receipts older than `retention` seconds, and nonces that none is left of; returns how many receipts.

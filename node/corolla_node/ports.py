@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import torch
 
 from corolla_core.protocol.errors import NetworkError
-from corolla_core.protocol.ids import Address, SessionId, TrancheId
+from corolla_core.protocol.ids import Address, Hash32, SessionId, TrancheId
+from corolla_core.protocol.receipt import SignedReceipt
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.sumtree import SumNode
 from corolla_core.protocol.units import Nectar, UnixTime
@@ -111,4 +112,9 @@ class Memory(Protocol):
 
     async def claim_nonce(self, nonce: bytes, session: SessionId, client: Address) -> None:
         """Returns once it is on disk that a session was opened with this nonce. Raises NonceReused where one was."""
+        ...
+
+    async def receipts_after(self, t_out: int, after: Hash32, before: int, limit: int) -> list[SignedReceipt]:
+        """This node's receipts sorted by (`t_out`, hash), from behind this one on, made before `before` (Unix
+        milliseconds), at most `limit`. Raises StoreError."""
         ...

@@ -33,6 +33,7 @@ from corolla_core.protocol.units import Nectar
 from corolla_core.swarm.messages import (
     AnyMessage,
     Ask,
+    AskReceipts,
     Branch,
     Close,
     Closed,
@@ -49,6 +50,7 @@ from corolla_core.swarm.messages import (
 from corolla_node import ledger
 from corolla_node.desk import Desk
 from corolla_node.errands import Errands
+from corolla_node.feed import Feed
 from corolla_node.kept_rows import kept_bytes
 from corolla_node.kv_pool import KvPool, Share
 from corolla_node.ports import Blocks, Link
@@ -87,6 +89,7 @@ class Server:
         self._tasks = Errands(tasks)
         self._sessions: dict[SessionId, Session] = {}
         self._opening: Counter[Address] = Counter()
+        self._feed = Feed(desk.memory.receipts_after, desk.clock)
         self._empty = asyncio.Event()
         self._empty.set()
         self.draining = False
@@ -140,6 +143,8 @@ class Server:
                     self._close(conn, message)
                 case Ask():
                     conn.send(self.info())
+                case AskReceipts():
+                    self._tasks.create_task(self._feed.answer(conn, message))
                 case Fault():
                     self._fault(conn, message)
                 case _:

@@ -86,6 +86,8 @@ ANY_MESSAGE = st.one_of(
     st.builds(messages.Pay, hashes, amounts, hashes, signatures),
     st.builds(messages.Close, sessions),
     st.builds(messages.Ask),
+    st.builds(messages.AskReceipts, bigs, hashes),
+    st.builds(messages.Receipts, st.just([]), st.booleans()),
     st.builds(messages.Fault, errors | known_errors, st.none() | sessions, st.none() | bigs),
     st.builds(messages.Closed, sessions),
     st.builds(messages.Ping, bigs),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import msgspec
-from sqlalchemy import Row, delete, select
+from sqlalchemy import Row, and_, delete, or_, select
 
-from corolla_core.protocol.ids import Address, SessionId
+from corolla_core.protocol.ids import Address, Hash32, SessionId
 from corolla_core.protocol.receipt import Receipt, SignedReceipt
 from corolla_core.protocol.units import UnixTime
 from corolla_core.store.schema import receipts
@@ -46,6 +46,18 @@ class ReceiptLog:
             query = query.where(receipts.c.signer == signer)
         with self._store.transaction() as connection:
             rows = connection.execute(query.order_by(receipts.c.pos_start, receipts.c.t_out, receipts.c.hash)).all()
+        return [_signed(row) for row in rows]
+
+    def receipts_after(
+        self, t_out: int, after: Hash32, *, before: int, limit: int, signer: Address
+    ) -> list[SignedReceipt]:
+        """One signer's receipts sorted by (`t_out` in Unix milliseconds, hash), from behind this one on, those made
+        before `before` (milliseconds) only."""
+        t_out, before = min(t_out, _MAX_INT64), min(before, _MAX_INT64)
+        later = or_(receipts.c.t_out > t_out, and_(receipts.c.t_out == t_out, receipts.c.hash > after))
+        query = select(receipts).where(receipts.c.signer == signer, later, receipts.c.t_out < before)
+        with self._store.transaction() as connection:
+            rows = connection.execute(query.order_by(receipts.c.t_out, receipts.c.hash).limit(limit)).all()
         return [_signed(row) for row in rows]
 
     def forget_receipts(self, *, before: UnixTime) -> int:

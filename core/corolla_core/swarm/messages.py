@@ -34,6 +34,9 @@ Name = Annotated[str, Meta(max_length=64)]
 Host = Annotated[str, Meta(min_length=1, max_length=255)]
 Text = Annotated[str, Meta(max_length=500)]
 
+#: in one answer: what fits a frame's header
+MAX_RECEIPTS = 96
+
 
 def amount(value: int) -> bytes:
     """A uint128 as it travels."""
@@ -230,6 +233,20 @@ class Info(Message, frozen=True):
     draining: bool
 
 
+class AskReceipts(Message, frozen=True):
+    """Anyone to node: the receipts it signed, sorted by (`t_out`, hash), from behind this one on."""
+
+    t_out: Big
+    after: Hash
+
+
+class Receipts(Message, frozen=True):
+    """Node's answer to AskReceipts; `more` when there are others behind these already."""
+
+    receipts: Annotated[list[Receipt], Meta(max_length=MAX_RECEIPTS)]
+    more: bool
+
+
 AnyMessage = (
     Open
     | Opened
@@ -247,4 +264,6 @@ AnyMessage = (
     | Pong
     | Ask
     | Info
+    | AskReceipts
+    | Receipts
 )
