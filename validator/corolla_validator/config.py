@@ -1,0 +1,46 @@
+"""The validator's settings; see `corolla_core.config.layered` for where they come from."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from corolla_core.config import LayeredSettings
+
+
+def _probability(text: object) -> object:
+    try:
+        found = Fraction(str(text))
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"not a probability: {text!r}") from None
+    if not 0 <= found <= 1:
+        raise ValueError(f"a probability lies between 0 and 1, not {text}")
+    return found
+
+
+class ValidatorSettings(LayeredSettings):
+    """What `validator` can be told. Times are seconds, sizes bytes."""
+
+    table: ClassVar[str] = "validator"
+
+    model: str | None = None
+    network: str = "devnet"
+    account: Path | None = None
+    """whom nodes see asking; a passing key if unset"""
+    password_file: Path | None = None
+    calibration: Path | None = None
+    """thresholds to judge by; those that ship with Corolla if unset"""
+    probability: Annotated[Fraction, BeforeValidator(_probability)] = Fraction(1, 10)
+    """how many of the sessions are audited: 0.1, or 1/10"""
+    most_positions: Annotated[int, Field(ge=17, le=65_536)] = 1024
+    quiet: Annotated[float, Field(ge=0)] = 5.0
+    every: Annotated[float, Field(gt=0)] = 1.0
+    evidence_bytes: Annotated[int, Field(ge=0)] = 2**30
+    """how much evidence of passed audits is kept; that of failed ones is kept for good"""
+    threads: Annotated[int, Field(ge=1)] = 1
+    data_dir: Path | None = None
+    store: str | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"

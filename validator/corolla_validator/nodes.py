@@ -1,0 +1,55 @@
+"""Nodes, asked over connections of the validator's own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from corolla_core.protocol.errors import CorollaError, InvalidInput, PeerMisbehaved
+from corolla_core.protocol.ids import Address, Hash32
+from corolla_core.protocol.receipt import SignedReceipt
+from corolla_core.protocol.signature import Signer
+from corolla_core.swarm.announcement import Announcement
+from corolla_core.swarm.dial import Fallback
+from corolla_core.swarm.inquiry import Inquiry
+from corolla_core.swarm.messages import AskReceipts, Receipts
+from corolla_core.swarm.receipts import from_message
+
+_ANSWER_SECONDS = 20.0
+
+
+class SwarmNodes:
+    """Keeps one connection to each node it has asked, as long as that announces the same certificate."""
+
+    def __init__(self, identity: Signer, *, fallback: Fallback | None = None) -> None:
+        self._identity = identity
+        self._fallback = fallback
+        self._lines: dict[Address, tuple[bytes, Inquiry]] = {}
+        self._dialing: dict[Address, asyncio.Lock] = {}
+
+    async def receipts(self, node: Announcement, t_out: int, after: Hash32) -> tuple[list[SignedReceipt], bool]:
+        line = await self._line(node)
+        answer, _payload = await line.ask(AskReceipts(t_out, after), Receipts, seconds=_ANSWER_SECONDS)
+        return _checked(node, lambda: [from_message(one) for one in answer.receipts]), answer.more
+
+    async def close(self) -> None:
+        await asyncio.gather(*(line.close() for _certificate, line in self._lines.values()), return_exceptions=True)
+        self._lines.clear()
+
+    async def _line(self, node: Announcement) -> Inquiry:
+        async with self._dialing.setdefault(node.account, asyncio.Lock()):
+            known = self._lines.get(node.account)
+            if known is not None and known[0] == node.cert_hash and not known[1].closed:
+                return known[1]
+            if known is not None:
+                await known[1].close()
+            line = await Inquiry.open(node.endpoint(), identity=self._identity, fallback=self._fallback)
+            self._lines[node.account] = (node.cert_hash, line)
+            return line
+
+
+def _checked(node: Announcement, read: Callable[[], list[SignedReceipt]]) -> list[SignedReceipt]:
+    try:
+        return read()
+    except (InvalidInput, CorollaError) as error:
+        raise PeerMisbehaved(f"sends receipts that do not parse: {error}", peer=node.account) from None

@@ -1,0 +1,51 @@
+"""The seams of the validator: what it needs of the swarm and the chain, and nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from corolla_core.protocol.ids import Hash32, ModelRoot
+from corolla_core.protocol.receipt import SignedReceipt
+from corolla_core.protocol.transcript import Entry
+from corolla_core.swarm.announcement import Announcement
+
+Clock = Callable[[], float]
+"""Seconds since the epoch; `time.time` outside tests."""
+
+
+class Lookup(Protocol):
+    """The part of `Directory` that is asked."""
+
+    async def lookup(self, model_root: ModelRoot, num_blocks: int) -> list[Announcement]: ...
+
+
+class Beacons(Protocol):
+    """The chain's blocks. Raises ChainError."""
+
+    async def height(self) -> int: ...
+
+    async def hash_at(self, height: int) -> Hash32:
+        """The hash of a block that is mined."""
+        ...
+
+    async def hurry(self) -> None:
+        """A draw waits for a block: on a devnet, where nobody else makes any, have one made."""
+        ...
+
+
+class Nodes(Protocol):
+    """Asks nodes. Raises what they refuse with, NetworkError, or MalformedMessage."""
+
+    async def receipts(self, node: Announcement, t_out: int, after: Hash32) -> tuple[list[SignedReceipt], bool]:
+        """Its receipts behind (t_out, hash), and whether there are more."""
+        ...
+
+    async def open(self, node: Announcement, signed: SignedReceipt) -> Entry:
+        """The rows under a receipt, as the node shows them. Raises OpeningUnavailable, InvalidProof."""
+        ...
+
+
+Tell = Callable[[dict[str, object]], None]
+"""Takes an event for whoever watches; must not block."""
+Compute = Callable[..., Awaitable[object]]

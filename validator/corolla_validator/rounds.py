@@ -1,0 +1,230 @@
+"""What a validator does, round after round: read receipts, draw sessions, have their rows opened, judge, remember."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TypeVar
+
+import structlog
+
+from corolla_core.protocol.errors import (
+    CorollaError,
+    InvalidProof,
+    NetworkError,
+    NotCalibrated,
+    OpeningUnavailable,
+    ServingError,
+    TensorRejected,
+)
+from corolla_core.protocol.ids import Address, Hash32, ModelRoot
+from corolla_core.protocol.receipt_chain import ChainKey, Linked
+from corolla_core.protocol.suspicion import Standing, Suspicion
+from corolla_core.protocol.transcript import Transcript
+from corolla_core.protocol.units import UnixTime
+from corolla_core.store.store import Store
+from corolla_core.store.validator_store import AuditRecord, ValidatorStore
+from corolla_core.swarm.announcement import Announcement
+from corolla_validator.auditor import Auditor
+from corolla_validator.draw import Watchlist, prefix
+from corolla_validator.evidence_folder import EvidenceFolder
+from corolla_validator.ports import Beacons, Clock, Lookup, Nodes, Tell
+from corolla_validator.reader import Reader
+
+_log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+TRIES = 5
+"""How often a node is asked for the rows of a drawn session before that counts as refusing to open them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is audited: every session with `probability`, those of a node in quarantine always, the first
+    `most_positions` positions of each. `window`: seconds for which nodes keep their rows. `quiet`: see Watchlist."""
+
+    probability: Fraction = Fraction(1, 10)
+    most_positions: int = 1024
+    window: float = 86_400.0
+    quiet: float = 5.0
+
+
+@dataclass(slots=True)
+class _Drawn:
+    key: ChainKey
+    beacon: Hash32
+    tries: int = 0
+
+
+class Rounds:
+    """One validator of one model version."""
+
+    def __init__(
+        self,
+        *,
+        model_root: ModelRoot,
+        num_blocks: int,
+        directory: Lookup,
+        nodes: Nodes,
+        beacons: Beacons,
+        store: Store,
+        auditor: Auditor,
+        evidence: EvidenceFolder,
+        clock: Clock,
+        tell: Tell,
+        plan: Plan | None = None,
+    ) -> None:
+        self._model_root = model_root
+        self._num_blocks = num_blocks
+        self._directory = directory
+        self._nodes = nodes
+        self._beacons = beacons
+        self._store = store
+        self._books = ValidatorStore(store)
+        self._auditor = auditor
+        self._evidence = evidence
+        self._clock = clock
+        self._tell = tell
+        self.plan = plan or Plan()
+        self._reader = Reader(nodes, store, since=int((clock() - self.plan.window) * 1000))
+        self._watch = Watchlist(quiet=self.plan.quiet)
+        self._drawn: list[_Drawn] = []
+        self._forked: set[ChainKey] = set()
+        self._suspicions: dict[Address, Suspicion] = {}
+
+    async def load(self) -> None:
+        """Take up what earlier runs found."""
+        for record in await self._store.run(self._books.audits):
+            self._weigh(record)
+
+    def standing(self, node: Address) -> Standing:
+        return self._suspicions.get(node, Suspicion()).standing
+
+    async def read(self, node: Announcement) -> list[Linked]:
+        """The chains of a node that have grown since it was read last: at first, all of the window's."""
+        return await self._reader.read(node)
+
+    async def round(self) -> None:
+        """Raises NetworkError when the directory, ChainError when the chain, StoreError when the store fails; what a
+        node does wrong raises nothing."""
+        online = {node.account: node for node in await self._directory.lookup(self._model_root, self._num_blocks)}
+        height = await self._beacons.height()
+        grown = await asyncio.gather(*(self._reader.read(node) for node in online.values()))
+        for linked in (one for found in grown for one in found):
+            await self._saw(linked, height)
+        now = self._clock()
+        for key, beacon_at in self._watch.due(height=height, now=now):
+            beacon = await self._beacons.hash_at(beacon_at)
+            if self._watch.draw(key, beacon, self._probability(key.signer)):
+                self._drawn.append(_Drawn(key, beacon))
+        for drawn in list(self._drawn):
+            node = online.get(drawn.key.signer)
+            if node is None or await self._attempt(node, drawn):
+                self._drawn.remove(drawn)
+        self._watch.forget(before=now - self.plan.window)
+        needed = self._watch.needs()
+        if needed is not None and needed > height:
+            await self._beacons.hurry()
+
+    async def audit(self, node: Announcement, linked: Linked, *, beacon: Hash32) -> AuditRecord | None:
+        """Judge what a node signed in one session, now. None where nothing can be said of it.
+
+        Raises what a node refuses its rows with, InvalidProof when they are not what it signed for, StoreError.
+        """
+        chain = prefix(linked.chain, most=self.plan.most_positions)
+        if not chain:
+            return None
+        entries = [await self._nodes.open(node, signed) for signed in chain]
+        transcript = await asyncio.to_thread(Transcript, tuple(entries))
+        try:
+            judgement = await asyncio.to_thread(self._auditor.judge, transcript)
+        except (NotCalibrated, TensorRejected) as error:
+            _log.info("a session cannot be judged", node=node.account, session=linked.key.session, why=str(error))
+            return None
+        name = await asyncio.to_thread(self._evidence.keep, transcript, for_good=judgement.verdict.failed)
+        record = AuditRecord(
+            evidence=name,
+            node=node.account,
+            session=linked.key.session,
+            head=transcript.head.hash(),
+            span=transcript.span,
+            input_digest=judgement.input_digest,
+            beacon=beacon,
+            calibration=self._auditor.calibration_root,
+            statistics=judgement.statistics,
+            verdict=judgement.verdict,
+            audited_at=UnixTime(int(self._clock())),
+        )
+        await self._store.run(self._books.record_audit, record)
+        self._weigh(record)
+        self._tell(audited(record, self.standing(record.node)))
+        return record
+
+    def _probability(self, node: Address) -> Fraction:
+        return self.plan.probability if self.standing(node) is Standing.CLEAR else Fraction(1)
+
+    async def _saw(self, linked: Linked, height: int) -> None:
+        key = linked.key
+        if linked.forks and key not in self._forked:
+            self._forked.add(key)
+            hashes = [one.receipt.hash() for one in (linked.forks[0].first, linked.forks[0].second)]
+            _log.error("a node signed two receipts after the same one", node=key.signer, session=key.session)
+            self._tell({"event": "fork", "node": key.signer, "receipts": [one.hex() for one in hashes]})
+        if not await self._store.run(self._books.audited, key.signer, key.session):
+            self._watch.saw(linked, height=height, now=self._clock())
+
+    async def _attempt(self, node: Announcement, drawn: _Drawn) -> bool:
+        """Whether that is done with, one way or another."""
+        drawn.tries += 1
+        chains = await self._reader.chains(drawn.key.signer, drawn.key.session)
+        linked = next((one for one in chains if one.key == drawn.key), None)
+        if linked is None:
+            return True
+        try:
+            await self.audit(node, linked, beacon=drawn.beacon)
+        except (OpeningUnavailable, InvalidProof, NetworkError, ServingError) as error:
+            if drawn.tries < TRIES:
+                return False
+            _log.warning("a node does not open what it signed for", node=node.account, error=str(error))
+            self._tell(
+                {"event": "withheld", "node": node.account, "session": drawn.key.session.hex(), "why": str(error)}
+            )
+        return True
+
+    def _weigh(self, record: AuditRecord) -> None:
+        before = self._suspicions.get(record.node, Suspicion())
+        self._suspicions[record.node] = before.after(record.verdict, record.input_digest)
+
+
+def audited(record: AuditRecord, standing: Standing) -> dict[str, object]:
+    """An audit as an event, and as `validator report` shows it."""
+    return {
+        "event": "audit",
+        "node": record.node,
+        "session": record.session.hex(),
+        "span": str(record.span),
+        "outcome": record.verdict.outcome.value,
+        "positions": record.statistics.positions,
+        "w16": record.statistics.w16_max,
+        "reasons": [f"{reason.test} {reason.measured:.3g} > {reason.limit:.3g}" for reason in record.verdict.reasons],
+        "standing": standing.value,
+        "evidence": record.evidence.hex(),
+    }
+
+
+async def forever(
+    rounds: Callable[[], Awaitable[None]], *, every: float, stop: asyncio.Event, told: Callable[[CorollaError], None]
+) -> None:
+    """Round after round until told to stop; one that fails is told of, and the next one tries again."""
+    while not stop.is_set():
+        try:
+            await rounds()
+        except CorollaError as error:
+            told(error)
+        try:
+            async with asyncio.timeout(every):
+                await stop.wait()
+        except TimeoutError:
+            continue
