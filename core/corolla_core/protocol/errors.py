@@ -5,6 +5,8 @@ CorollaError
 │   ├── InvalidSpan
 │   ├── InvalidSignature
 │   ├── InvalidProof
+│   ├── InvalidProbability(name, value)      not an exact number in [0, 1]
+│   ├── Undeterrable(name)                   no value of `name` makes cheating a loss
 │   └── MalformedMessage    bytes or fields from a peer that do not parse
 ├── PaymentError            the money side of a session refuses
 │   ├── VoucherTooSmall(owed, offered)
@@ -99,6 +101,18 @@ class InvalidSignature(InvalidInput):
 
 class InvalidProof(InvalidInput):
     pass
+
+
+class InvalidProbability(InvalidInput):
+    """Not an exact number in [0, 1]: an int or a Fraction, never a float."""
+
+    fields = ("name", "value")
+
+
+class Undeterrable(InvalidInput):
+    """No value of the parameter `name` makes cheating a loss, the others being what they are."""
+
+    fields = ("name",)
 
 
 class MalformedMessage(InvalidInput):
