@@ -6,6 +6,8 @@ CorollaError
 │   ├── InvalidSignature
 │   ├── InvalidProof
 │   ├── NonceReused(nonce)  an Open with a client_nonce this node has signed under before
+│   ├── InvalidProbability(name, value)      not an exact number in [0, 1]
+│   ├── Undeterrable(name)                   no value of `name` makes cheating a loss
 │   └── MalformedMessage    bytes or fields from a peer that do not parse
 ├── PaymentError            the money side of a session refuses
 │   ├── VoucherTooSmall(owed, offered)
@@ -108,6 +110,18 @@ class NonceReused(InvalidInput):
     """An Open with a `client_nonce` that this node accepted before: a second chain under it would be a fork."""
 
     fields = ("nonce",)
+
+
+class InvalidProbability(InvalidInput):
+    """Not an exact number in [0, 1]: an int or a Fraction, never a float."""
+
+    fields = ("name", "value")
+
+
+class Undeterrable(InvalidInput):
+    """No value of the parameter `name` makes cheating a loss, the others being what they are."""
+
+    fields = ("name",)
 
 
 class MalformedMessage(InvalidInput):
