@@ -115,9 +115,7 @@ class Auditor:
         if claimed_BTD is None:  # signed for, and no numbers
             statistics = Statistics(len(transcript.visible), _INFINITE)
         else:
-            statistics = self._span(transcript.span, transcript.numeric_class, wire).statistics(
-                inputs_BTD, claimed_BTD
-            )
+            statistics = self._span(transcript.span, transcript.numeric_class, wire).statistics(inputs_BTD, claimed_BTD)
         return statistics, judge(statistics, thresholds)
 
     def _span(self, span: Span, numeric_class: NumericClass, wire: str) -> AuditedSpan:

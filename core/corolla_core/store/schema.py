@@ -7,7 +7,7 @@ from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData
 from corolla_core.store.amount import Amount
 
 #: The newest migration. A database that says it is here needs no migrating, nor Alembic imported.
-HEAD = "0002"
+HEAD = "0003"
 
 metadata = MetaData(
     naming_convention={
@@ -127,4 +127,22 @@ index_blocks = Table(
     Column("number", BigInteger, primary_key=True, autoincrement=False),
     Column("hash", LargeBinary(32), nullable=False),
     Column("events", LargeBinary, nullable=False),
+)
+
+audits = Table(
+    "audits",
+    metadata,
+    Column("evidence", LargeBinary(32), primary_key=True),
+    Column("node", String(42), nullable=False),
+    Column("session_id", LargeBinary(16), nullable=False),
+    Column("head", LargeBinary(32), nullable=False),
+    Column("span_start", Integer, nullable=False),
+    Column("span_end", Integer, nullable=False),
+    Column("input_digest", LargeBinary(32), nullable=False),
+    Column("beacon", LargeBinary(32), nullable=False),
+    Column("calibration", LargeBinary(32), nullable=False),
+    Column("outcome", String(20), nullable=False),
+    Column("finding", LargeBinary, nullable=False),
+    Column("audited_at", BigInteger, nullable=False),
+    Index(None, "node", "audited_at"),
 )

@@ -28,9 +28,7 @@ Model = Annotated[
     str | None, typer.Option("--model", help="A directory, hf:org/name, a URL, or smollm2-135m-instruct.")
 ]
 NetworkOption = Annotated[str | None, typer.Option("--network", help="A network's name or file.")]
-Account = Annotated[
-    Path | None, typer.Option("--account", help="Keystore to ask nodes with. [default: a passing key]")
-]
+Account = Annotated[Path | None, typer.Option("--account", help="Keystore to ask nodes with. [default: a passing key]")]
 Password = Annotated[Path | None, typer.Option("--password-file", help="File with the keystore's password.")]
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Books and evidence. [default: <home>/validator]", show_default=False)
@@ -137,9 +135,7 @@ async def _audit(settings: ValidatorSettings, accounts: list[str], sessions: int
     failed = 0
     async with validating(settings, chosen, folder_of(settings), signer_of(settings, chosen), tell=tell) as validator:
         manifest = validator.manifest
-        online = {
-            node.account: node for node in await validator.directory.lookup(manifest.root, manifest.num_blocks)
-        }
+        online = {node.account: node for node in await validator.directory.lookup(manifest.root, manifest.num_blocks)}
         wanted = [address(text) for text in accounts] or sorted(online)
         for account in wanted:
             if account not in online:

@@ -1,0 +1,339 @@
+"""A validator reads receipts, draws sessions after they are signed, judges them, and holds no honest node guilty."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from fractions import Fraction
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+import torch
+from signed_sessions import inputs, session, signer, strict, tiny_llama
+from torch import Tensor
+
+from corolla_core.model.block_range import load_blocks
+from corolla_core.model.checkpoint import Checkpoint
+from corolla_core.model.manifest import Manifest, build_manifest
+from corolla_core.model.replay import run
+from corolla_core.protocol.beacon import BEACON_DELAY
+from corolla_core.protocol.errors import OpeningUnavailable, PeerUnreachable, StoreError
+from corolla_core.protocol.ids import Hash32, ModelRoot
+from corolla_core.protocol.receipt import NumericClass, SignedReceipt
+from corolla_core.protocol.span import Span
+from corolla_core.protocol.suspicion import Standing
+from corolla_core.protocol.transcript import Entry
+from corolla_core.protocol.verdict import Outcome
+from corolla_core.store.store import Store
+from corolla_core.store.validator_store import ValidatorStore
+from corolla_core.swarm.announcement import Announcement, NodeState
+from corolla_validator.auditor import Auditor
+from corolla_validator.evidence_folder import EvidenceFolder
+from corolla_validator.rounds import TRIES, Plan, Rounds
+
+pytestmark = pytest.mark.anyio
+SPAN = Span(1, 3)
+HONEST, CHEAT = signer("honest"), signer("cheat")
+
+
+class Swarm:
+    """Nodes, their receipts and their rows; a chain that makes a block whenever it is hurried; a clock."""
+
+    def __init__(self, root: ModelRoot) -> None:
+        self.root = root
+        self.entries: dict[str, list[Entry]] = {HONEST.address: [], CHEAT.address: []}
+        self.refusing: set[str] = set()
+        self.down: set[str] = set()
+        self.blocks = 100
+        self.now = time.time()
+        self.opened = 0
+
+    async def lookup(self, model_root: ModelRoot, num_blocks: int) -> list[Announcement]:
+        return [self._announcement(account) for account in self.entries]
+
+    async def height(self) -> int:
+        return self.blocks
+
+    async def hash_at(self, height: int) -> Hash32:
+        assert height <= self.blocks, "no one knows a block that is not mined"
+        return Hash32(sha256(b"block %d" % height).digest())
+
+    async def hurry(self) -> None:
+        self.blocks += 1
+
+    async def receipts(self, node: Announcement, t_out: int, after: Hash32) -> tuple[list[SignedReceipt], bool]:
+        if node.account in self.down:
+            raise PeerUnreachable("down", peer=node.account)
+        all_ = sorted((e.signed for e in self.entries[node.account]), key=lambda s: (s.receipt.t_out, s.receipt.hash()))
+        found = [s for s in all_ if (s.receipt.t_out, s.receipt.hash()) > (t_out, after)]
+        return found[:3], len(found) > 3
+
+    async def open(self, node: Announcement, signed: SignedReceipt) -> Entry:
+        self.opened += 1
+        if node.account in self.refusing:
+            raise OpeningUnavailable("no", receipt=signed.receipt.hash(), reason="unknown")
+        return next(e for e in self.entries[node.account] if e.signed == signed)
+
+    def _announcement(self, account: str) -> Announcement:
+        now = int(self.now * 1000)
+        return Announcement(
+            network="test",
+            model_root=self.root,
+            span=SPAN,
+            account=account,  # type: ignore[arg-type]
+            peer_id="p",
+            host="127.0.0.1",
+            port=1,
+            cert_hash=Hash32(bytes(32)),
+            price_per_token_block=1,
+            numeric_class=NumericClass.FP32,
+            wire_dtypes=("float32",),
+            throughput=1,
+            kv_free_tokens=1,
+            state=NodeState.ONLINE,
+            issued_at=now,
+            expires_at=now + 60_000,
+        )
+
+
+class World:
+    def __init__(self, checkpoint: Checkpoint, manifest: Manifest, store: Store, folder: Path) -> None:
+        self.manifest = manifest
+        self.swarm = Swarm(manifest.root)
+        self.store = store
+        self.books = ValidatorStore(store)
+        self.evidence = EvidenceFolder(folder, limit=10**7)
+        self.auditor = Auditor.of(checkpoint, manifest, strict(manifest, [SPAN]))
+        self.events: list[dict[str, object]] = []
+        self.blocks = load_blocks(checkpoint, SPAN, manifest=manifest)
+        self.part = load_blocks(checkpoint, Span(1, 2), manifest=manifest)
+        self.rounds = self.new_rounds()
+
+    def new_rounds(self, plan: Plan | None = None) -> Rounds:
+        swarm = self.swarm
+        self.rounds = Rounds(
+            model_root=self.manifest.root,
+            num_blocks=self.manifest.num_blocks,
+            directory=swarm,
+            nodes=swarm,
+            beacons=swarm,
+            store=self.store,
+            auditor=self.auditor,
+            evidence=self.evidence,
+            clock=lambda: swarm.now,
+            tell=self.events.append,
+            plan=plan or Plan(Fraction(1), quiet=2.0),
+        )
+        return self.rounds
+
+    def honest(self, x: Tensor) -> Tensor:
+        return run(self.blocks, x)
+
+    def skips(self, x: Tensor) -> Tensor:
+        """Only the first of its two blocks."""
+        return run(self.part, x)
+
+    def serve(self, node: str, name: str, seed: int) -> None:
+        who = HONEST if node == "honest" else CHEAT
+        compute = self.honest if node == "honest" else self.skips
+        t_out = int(self.swarm.now * 1000)
+        made = session(who, self.manifest, SPAN, inputs(seed), compute, name=name, t_out=t_out)
+        self.swarm.entries[who.address] += made
+
+    async def pass_rounds(self, count: int = BEACON_DELAY + 4) -> None:
+        for _ in range(count):
+            self.swarm.now += 1
+            await self.rounds.round()
+
+    def outcomes(self) -> list[tuple[str, str]]:
+        return [(record.node, record.verdict.outcome.value) for record in self.books.audits()]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return tiny_llama(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="module")
+def manifest(checkpoint: Checkpoint) -> Manifest:
+    return build_manifest(checkpoint)
+
+
+@pytest.fixture
+async def world(checkpoint: Checkpoint, manifest: Manifest, tmp_path: Path) -> AsyncIterator[World]:
+    async with Store.open(tmp_path / "books.db") as store:
+        yield World(checkpoint, manifest, store, tmp_path / "evidence")
+
+
+async def test_honest_work_passes_and_a_skipped_block_fails(world: World) -> None:
+    world.serve("honest", "h1", 1)
+    world.serve("cheat", "c1", 2)
+    await world.pass_rounds()
+    assert sorted(world.outcomes()) == sorted([(HONEST.address, "passed"), (CHEAT.address, "failed")])
+    assert world.rounds.standing(HONEST.address) is Standing.CLEAR
+    assert world.rounds.standing(CHEAT.address) is Standing.QUARANTINED
+    assert {event["outcome"] for event in world.events} == {"passed", "failed"}
+
+
+async def test_three_failures_on_fresh_inputs_are_disputed_and_the_same_input_counts_once(world: World) -> None:
+    for number, seed in enumerate((5, 5, 5, 6)):
+        world.serve("cheat", f"s{number}", seed)
+    await world.pass_rounds()
+    assert world.rounds.standing(CHEAT.address) is Standing.QUARANTINED
+    world.serve("cheat", "s9", 7)
+    await world.pass_rounds()
+    assert world.rounds.standing(CHEAT.address) is Standing.DISPUTED
+    assert len(world.outcomes()) == 5
+
+
+async def test_nothing_is_judged_before_its_beacon_is_mined(world: World) -> None:
+    world.serve("cheat", "c1", 1)
+    await world.pass_rounds(BEACON_DELAY)
+    assert world.swarm.opened == 0
+    await world.pass_rounds(3)
+    assert world.swarm.opened == 3
+
+
+async def test_a_session_is_audited_once_also_by_a_validator_that_starts_again(world: World) -> None:
+    world.serve("cheat", "c1", 1)
+    await world.pass_rounds()
+    world.new_rounds()
+    await world.rounds.load()
+    assert world.rounds.standing(CHEAT.address) is Standing.QUARANTINED
+    await world.pass_rounds()
+    assert len(world.outcomes()) == 1
+
+
+async def test_a_validator_that_starts_again_takes_up_what_it_had_not_judged(world: World) -> None:
+    world.serve("cheat", "c1", 1)
+    await world.pass_rounds(3)
+    world.new_rounds()
+    await world.pass_rounds()
+    assert world.outcomes() == [(CHEAT.address, "failed")]
+
+
+async def test_no_session_is_drawn_at_probability_zero_but_all_of_a_node_in_quarantine(world: World) -> None:
+    world.new_rounds(Plan(Fraction(0), quiet=2.0))
+    world.serve("cheat", "c1", 1)
+    await world.pass_rounds()
+    assert world.outcomes() == []
+    world.new_rounds(Plan(Fraction(1), quiet=2.0))
+    await world.pass_rounds()
+    assert world.outcomes() == [(CHEAT.address, "failed")]
+    world.new_rounds(Plan(Fraction(0), quiet=2.0))
+    await world.rounds.load()
+    world.serve("cheat", "c2", 2)
+    world.serve("honest", "h1", 3)
+    await world.pass_rounds()
+    assert world.outcomes() == [(CHEAT.address, "failed")] * 2
+
+
+async def test_refusing_to_open_is_told_after_some_tries_and_harms_nobody_else(world: World) -> None:
+    world.serve("cheat", "c1", 1)
+    world.serve("honest", "h1", 2)
+    world.swarm.refusing.add(CHEAT.address)
+    await world.pass_rounds(BEACON_DELAY + 4 + TRIES)
+    assert world.outcomes() == [(HONEST.address, "passed")]
+    (withheld,) = [event for event in world.events if event["event"] == "withheld"]
+    assert withheld["node"] == CHEAT.address
+    assert world.rounds.standing(CHEAT.address) is Standing.CLEAR  # nothing is known of its numbers
+
+
+async def test_rows_it_did_not_sign_for_are_withheld_rows(world: World) -> None:
+    world.serve("cheat", "c1", 1)
+    honest = session(CHEAT, world.manifest, SPAN, inputs(1), world.honest, name="c1", t_out=1)
+    real = world.swarm.entries[CHEAT.address]
+    world.swarm.entries[CHEAT.address] = [
+        replace(one, outputs=other.outputs) for one, other in zip(real, honest, strict=True)
+    ]
+    await world.pass_rounds(BEACON_DELAY + 4 + TRIES)
+    assert world.outcomes() == []
+    assert [event["event"] for event in world.events] == ["withheld"]
+
+
+async def test_a_fork_of_the_chain_is_told_once(world: World) -> None:
+    world.serve("cheat", "c1", 1)
+    last = world.swarm.entries[CHEAT.address][-1]
+    other = replace(last.receipt, t_out=last.receipt.t_out + 1).sign(CHEAT)
+    world.swarm.entries[CHEAT.address].append(replace(last, signed=other))
+    await world.pass_rounds()
+    forks = [event for event in world.events if event["event"] == "fork"]
+    assert [set(fork["receipts"]) for fork in forks] == [{last.receipt.hash().hex(), other.receipt.hash().hex()}]  # type: ignore[call-overload]
+
+
+async def test_a_node_that_is_down_or_shows_others_receipts_stops_no_round(world: World) -> None:
+    world.serve("honest", "h1", 2)
+    world.swarm.down.add(CHEAT.address)
+    await world.pass_rounds()
+    assert world.outcomes() == [(HONEST.address, "passed")]
+    world.swarm.down.clear()
+    world.swarm.entries[CHEAT.address] = session(
+        HONEST, world.manifest, SPAN, inputs(9), world.skips, name="framed", t_out=int(world.swarm.now * 1000)
+    )
+    await world.pass_rounds()
+    assert world.outcomes() == [(HONEST.address, "passed")]
+    assert world.rounds.standing(HONEST.address) is Standing.CLEAR
+
+
+async def test_every_verdict_can_be_judged_again_from_its_evidence(world: World) -> None:
+    world.serve("honest", "h1", 1)
+    world.serve("cheat", "c1", 2)
+    await world.pass_rounds()
+    for record in world.books.audits():
+        again = world.auditor.judge(world.evidence.read(record.evidence))
+        assert (again.statistics, again.verdict) == (record.statistics, record.verdict)
+    assert {record.evidence for record in world.books.audits()} == set(world.evidence.names())
+
+
+async def test_damaged_evidence_is_a_typed_error(world: World, tmp_path: Path) -> None:
+    world.serve("cheat", "c1", 2)
+    await world.pass_rounds()
+    (record,) = world.books.audits()
+    (path,) = (tmp_path / "evidence" / "kept").iterdir()
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(StoreError):
+        world.evidence.read(record.evidence)
+    with pytest.raises(StoreError):
+        world.evidence.read(Hash32(b"\x01" * 32))
+
+
+async def test_passing_evidence_makes_room_and_failing_evidence_stays(world: World, tmp_path: Path) -> None:
+    world.evidence = EvidenceFolder(tmp_path / "evidence", limit=25_000)
+    world.new_rounds()
+    world.serve("cheat", "c1", 0)
+    for number in range(1, 5):
+        world.serve("honest", f"h{number}", number)
+    await world.pass_rounds()
+    kept = set(world.evidence.names())
+    failed = {record.evidence for record in world.books.audits(outcome=Outcome.FAILED)}
+    assert failed
+    assert failed < kept
+    assert len(kept) < len(world.outcomes()) == 5
+
+
+async def test_numbers_that_are_none_fail_who_signed_for_them(world: World) -> None:
+    t_out = int(world.swarm.now * 1000)
+    nan = session(
+        CHEAT, world.manifest, SPAN, inputs(1), lambda x: torch.full_like(x, float("nan")), name="n", t_out=t_out
+    )
+    world.swarm.entries[CHEAT.address] += nan
+    await world.pass_rounds()
+    assert world.outcomes() == [(CHEAT.address, "failed")]
+
+
+async def test_several_sequences_at_once_are_not_judged(world: World) -> None:
+    t_out = int(world.swarm.now * 1000)
+    wide = session(
+        CHEAT,
+        world.manifest,
+        SPAN,
+        torch.cat([inputs(1), inputs(2)], dim=2)[:, :, :48],
+        lambda x: x,
+        name="w",
+        t_out=t_out,
+    )
+    world.swarm.entries[CHEAT.address] += wide
+    await world.pass_rounds()
+    assert world.outcomes() == []
