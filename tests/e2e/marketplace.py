@@ -16,7 +16,7 @@ from bare_client import BareClient
 
 from corolla.client import AsyncClient
 from corolla.devnet.devnet import Devnet, Funded
-from corolla.devnet.node import DevnetNode, corolla_node
+from corolla.devnet.node import DevnetNode, installed
 from corolla.devnet.reference import Reference
 from corolla.values import ChatMessage, Generation
 from corolla_core.chain.escrow import Escrow
@@ -158,7 +158,7 @@ def positions(answer: Generation) -> int:
 async def node_command(node: DevnetNode, devnet: Devnet, *words: str) -> dict[str, Any]:
     """`corolla-node <words> --json` as the node's operator would run it. Raises CommandRefused."""
     process = await asyncio.create_subprocess_exec(
-        corolla_node(),
+        installed("corolla-node"),
         *words,
         "--json",
         env={**node.environ, "COROLLA_NODE_PASSWORD_FILE": str(devnet.password_file)},

@@ -13,7 +13,7 @@ import pytest
 from model_zoo import save_checkpoint
 
 from corolla.devnet.devnet import Devnet, DevnetPlan
-from corolla.devnet.node import corolla_node
+from corolla.devnet.node import installed
 from corolla.devnet.process import Child
 from corolla_core.model.checkpoint import open_checkpoint
 from corolla_core.model.manifest import build_manifest
@@ -44,11 +44,11 @@ class Operator:
         )
 
     def start(self, *command: str) -> Child:
-        return Child.start("node", [corolla_node(), "up", *command, *self.up_command], folder=self.home, env=self.env)
+        return Child.start("node", [installed("corolla-node"), "up", *command, *self.up_command], folder=self.home, env=self.env)
 
     async def run(self, *command: str) -> tuple[int | None, str, str]:
         process = await asyncio.create_subprocess_exec(
-            corolla_node(),
+            installed("corolla-node"),
             *command,
             env=self.env,
             stdin=asyncio.subprocess.DEVNULL,

@@ -28,6 +28,7 @@ _LINES = 40
 def up(
     nodes: Annotated[int, typer.Option(min=1, help="How many nodes share the model's blocks.")] = 3,
     standbys: Annotated[int, typer.Option(min=0, help="How many of them have a standby with the same blocks.")] = 0,
+    validators: Annotated[int, typer.Option(min=0, help="How many validators audit the nodes.")] = 0,
     model: Annotated[str | None, typer.Option(help="A checkpoint's folder; SmolLM2-135M-Instruct without it.")] = None,
     price: Annotated[int | None, typer.Option(min=0, help="Base units per token and block.")] = None,
 ) -> None:
@@ -50,6 +51,7 @@ def up(
             spans=spans,
             standbys=spans[:standbys],
             price=DEFAULT_PRICE if price is None else price,
+            validators=validators,
         )
         devnet = Devnet(plan, home=home(), detached=True, progress=lambda what: out.print(f"  {what} …", style="dim"))
         await devnet.start()

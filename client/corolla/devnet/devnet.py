@@ -17,6 +17,7 @@ from corolla.devnet.ganache import Ganache
 from corolla.devnet.node import DevnetNode, NodePlan, node_environ
 from corolla.devnet.process import Child
 from corolla.devnet.state import DevnetState
+from corolla.devnet.validator import DevnetValidator
 from corolla_core.chain.account import Call
 from corolla_core.chain.deploy import Terms, deploy_all
 from corolla_core.chain.devnet_keys import devnet_signer
@@ -45,7 +46,8 @@ _BOOTSTRAP_SECONDS = 60.0
 @dataclass(frozen=True, slots=True)
 class DevnetPlan:
     """What to run. `spans` are the nodes' blocks, `standbys` those of the spare nodes, `settings` become
-    `COROLLA_NODE_*` of every node."""
+    `COROLLA_NODE_*` of every node, `programs` run instead of `corolla-node` for the nodes they name. `validators`
+    audit with `probability`, a fraction as text."""
 
     model: str
     spans: tuple[Span, ...]
@@ -53,6 +55,9 @@ class DevnetPlan:
     price: int = DEFAULT_PRICE
     terms: Terms | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
+    programs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    validators: int = 0
+    probability: str = "1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,7 @@ class Devnet:
         self.password_file = self.folder / "password"
         self.nodes: list[DevnetNode] = []
         self.standbys: list[DevnetNode] = []
+        self.validators: list[DevnetValidator] = []
         self.chain = Ganache(folder=self.folder, detached=detached)
         self._detached = detached
         self._progress = progress
@@ -161,6 +167,27 @@ class Devnet:
         async with asyncio.TaskGroup() as waits:
             for node in self.all_nodes:
                 waits.create_task(node.wait_ready())
+        await self._start_validators()
+
+    async def _start_validators(self) -> None:
+        if self.plan.validators:
+            self._progress(f"starting {self.plan.validators} validators")
+        for number in range(self.plan.validators):
+            self.validators.append(
+                DevnetValidator(
+                    f"validator-{number}",
+                    model=self.plan.model,
+                    network=self.network_file,
+                    folder=self.folder,
+                    probability=self.plan.probability,
+                    detached=self._detached,
+                )
+            )
+            self.validators[-1].launch()
+        self._save_state()
+        async with asyncio.TaskGroup() as waits:
+            for validator in self.validators:
+                waits.create_task(validator.wait_ready())
 
     async def leave(self) -> None:
         """Let go of a detached devnet, which goes on."""
@@ -177,6 +204,9 @@ class Devnet:
     async def stop(self) -> None:
         """Nodes drain and redeem, then the rest stops. Safe to call twice."""
         await self.stop_nodes()
+        async with asyncio.TaskGroup() as stops:
+            for validator in self.validators:
+                stops.create_task(validator.stop())
         if self._bootstrap is not None:
             await self._bootstrap.stop(grace=5.0)
         await self.leave()
@@ -225,7 +255,7 @@ class Devnet:
                         signer=account.signer,
                         keystore=account.keystore,
                         folder=self.folder,
-                        plan=plan,
+                        plan=dataclasses.replace(plan, program=self.plan.programs.get(name)),
                         detached=self._detached,
                     )
                 )
@@ -253,7 +283,9 @@ class Devnet:
             file.write(secrets.token_urlsafe(16) + "\n")
 
     def _save_state(self) -> None:
-        children = [self.chain.child, self._bootstrap, *(node.child for node in self.all_nodes)]
+        nodes = (node.child for node in self.all_nodes)
+        validators = (validator.child for validator in self.validators)
+        children = [self.chain.child, self._bootstrap, *nodes, *validators]
         DevnetState(
             network=str(self.network_file),
             rpc_url=self.chain.url,

@@ -30,6 +30,8 @@ class NodePlan:
     password_file: Path
     price: int
     environ: Mapping[str, str]
+    program: tuple[str, ...] | None = None
+    """What runs instead of `corolla-node`."""
 
 
 class DevnetNode:
@@ -63,7 +65,7 @@ class DevnetNode:
         self.home.mkdir(parents=True, exist_ok=True)
         plan = self._plan
         command = [
-            corolla_node(),
+            *(plan.program or (installed("corolla-node"),)),
             "up",
             plan.model,
             f"--blocks={self.span}",
@@ -109,10 +111,10 @@ def node_environ(settings: Mapping[str, object], environ: Mapping[str, str] = os
     return {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", **environ, **given}
 
 
-def corolla_node() -> str:
-    """The node's command: beside our interpreter, or on PATH. Raises ConfigError."""
-    beside = Path(sys.executable).with_name("corolla-node")
-    found = str(beside) if beside.is_file() else shutil.which("corolla-node")
+def installed(command: str) -> str:
+    """One of our commands: beside our interpreter, or on PATH. Raises ConfigError."""
+    beside = Path(sys.executable).with_name(command)
+    found = str(beside) if beside.is_file() else shutil.which(command)
     if found is None:
-        raise ConfigError("corolla-node is not installed")
+        raise ConfigError(f"{command} is not installed")
     return found
