@@ -112,10 +112,12 @@ def load_blocks(
     dtype: torch.dtype = torch.float32,
     manifest: Manifest | None = None,
     progress: Progress | None = None,
+    transform: Callable[[Tensor], Tensor] | None = None,
 ) -> BlockRange:
     """Read and load the blocks of `span`, and nothing else of the checkpoint.
 
-    With a manifest every block is checked before it is used. Raises InvalidSpan, WeightsCorrupt, WeightsMissing,
+    With a manifest every block is checked before it is used; `transform` (a rounding, a quantisation) then acts on
+    each tensor as the checkpoint stores it. Raises InvalidSpan, WeightsCorrupt, WeightsMissing,
     UnsupportedModel.
     """
     if span.end > checkpoint.num_blocks:
@@ -126,6 +128,8 @@ def load_blocks(
     tensors = checkpoint.read(names, progress=progress)
     if manifest is not None:
         manifest.check_blocks(checkpoint, span, tensors)
+    if transform is not None:
+        tensors = {name: transform(tensor) for name, tensor in tensors.items()}
     model = load_part(span, checkpoint.config, tensors, dtype=dtype)
     try:
         return BlockRange(view_of(base_of(model), span.start, len(span)).to(device), span)

@@ -38,7 +38,8 @@ CorollaError
 ├── ModelError
 │   ├── WeightsCorrupt(path)
 │   ├── WeightsMissing(names)
-│   └── UnsupportedModel
+│   ├── UnsupportedModel
+│   └── NotCalibrated       no thresholds to judge such a node by
 ├── ChainError
 │   ├── ChainUnreachable
 │   ├── TransactionReverted(reason)
@@ -257,6 +258,10 @@ class WeightsMissing(ModelError):
 
 class UnsupportedModel(ModelError):
     pass
+
+
+class NotCalibrated(ModelError):
+    """There are no thresholds for this model, numeric class, wire dtype or span: nothing may be concluded."""
 
 
 class ChainError(CorollaError):

@@ -1,0 +1,157 @@
+"""The statistics a claim is judged by (protocol.md section 3), from tensors: `protocol.verdict` decides on them.
+
+Every one is taken over windows of 16 positions and the worst window counts, so that a liar gains nothing by cheating
+only here and there. Position 0 is never judged: most models put a massive activation there, whose rounding says nothing
+about the work done. Legend: B rows, T tokens, K claimed rows, D hidden size, V vocabulary, W windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from corolla_core.model.block_range import BlockRange
+from corolla_core.model.head import Head
+from corolla_core.model.next_norm import Norm
+from corolla_core.model.replay import run
+from corolla_core.model.tensors import is_finite, wire_dtype
+from corolla_core.protocol.errors import InvalidInput, TensorRejected
+from corolla_core.protocol.verdict import WINDOW, Statistics
+
+Recomputation = Callable[[Tensor], Tensor]
+"""From a session's inputs [B, T, D] to the outputs [B, T, D] of a span, in float32."""
+_NEVER = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Downstream:
+    """What comes after the span, in float32: the remaining blocks (None after the last) and the head."""
+
+    rest: BlockRange | None
+    head: Head
+
+    def log_probs(self, hidden_BTD: Tensor, *, first: int = 0) -> Tensor:
+        """Log probabilities [B, T - first, V] of the next token, at positions `first` on."""
+        if self.rest is not None:
+            hidden_BTD = run(self.rest, hidden_BTD)
+        log_probs: Tensor = torch.log_softmax(self.head.logits(hidden_BTD[:, first:]).float(), dim=-1)
+        return log_probs
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Each statistic in each window, [B, W]."""
+
+    positions: int
+    w16: Tensor
+    alphas: Mapping[str, Tensor]
+    mismatch: Tensor | None
+    kl: Tensor | None
+
+    def worst(self) -> Statistics:
+        return Statistics(
+            self.positions,
+            float(self.w16.max()),
+            tuple((name, float(alpha.max())) for name, alpha in sorted(self.alphas.items())),
+            None if self.mismatch is None else float(self.mismatch.max()),
+            None if self.kl is None else float(self.kl.max()),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """How claims about one span are measured.
+
+    `cheats` are known ones by name, which the validator runs itself; `exact_wire` names the wire dtype on which
+    elements must match (float32 arithmetic over a narrower wire); `downstream` is None where KL is not wanted.
+    """
+
+    norm: Norm
+    cheats: Mapping[str, Recomputation] = field(default_factory=dict)
+    exact_wire: str | None = None
+    downstream: Downstream | None = None
+
+    def statistics(
+        self, inputs_BTD: Tensor, replayed_BTD: Tensor, claimed_BKD: Tensor, *, first: int = 0
+    ) -> Statistics:
+        """Compare K claimed output rows, from position `first` on, with the replay of the whole session up to them.
+
+        Raises TensorRejected when the shapes do not fit each other. A claim that is not finite has infinite
+        statistics and so fails: its node signed for it.
+        """
+        honest_BKD = _opened(inputs_BTD, replayed_BTD, claimed_BKD, first)
+        positions = honest_BKD.shape[1] - (first == 0)
+        if not is_finite(claimed_BKD):
+            return Statistics(positions, _NEVER)
+        if positions == 0:
+            return Statistics(0, 0.0)
+        return self.windows(inputs_BTD, replayed_BTD, claimed_BKD, first=first).worst()
+
+    def windows(self, inputs_BTD: Tensor, replayed_BTD: Tensor, claimed_BKD: Tensor, *, first: int = 0) -> Windows:
+        """The same by window, for finite claims of more than position 0. Raises TensorRejected."""
+        honest_BKD = _opened(inputs_BTD, replayed_BTD, claimed_BKD, first)
+        upto, judged = first + claimed_BKD.shape[1], slice(first == 0, None)
+        claim, honest = claimed_BKD[:, judged], honest_BKD[:, judged]
+        base = self.norm(honest)
+        error = self.norm(claim) - base
+        deviations = {
+            name: self.norm(cheat(inputs_BTD[:, :upto])[:, first:][:, judged]) - base
+            for name, cheat in self.cheats.items()
+        }
+        return Windows(
+            honest.shape[1],
+            window_means(error.norm(dim=-1) / base.norm(dim=-1)),
+            {name: matched(error, deviation) for name, deviation in deviations.items()},
+            None if self.exact_wire is None else window_means(mismatches(claim, honest, self.exact_wire)),
+            None if self.downstream is None else self._kl(self.downstream, replayed_BTD[:, :upto], claimed_BKD, first),
+        )
+
+    def _kl(self, downstream: Downstream, replayed_BTD: Tensor, claimed_BKD: Tensor, first: int) -> Tensor:
+        mixed_BTD = torch.cat([replayed_BTD[:, :first], claimed_BKD.float()], dim=1)
+        judged = max(first, 1)
+        honest, claimed = (downstream.log_probs(hidden, first=judged) for hidden in (replayed_BTD, mixed_BTD))
+        return window_means(kl(honest, claimed))
+
+
+def window_means(values_BT: Tensor) -> Tensor:
+    """Means over consecutive windows of `WINDOW` positions, [B, T] → [B, W]. The last one ends at the last position,
+    overlapping the one before it, so that every position counts; fewer positions than a window are one window."""
+    length = values_BT.shape[-1]
+    return torch.stack([values_BT[..., at : at + WINDOW].mean(dim=-1) for at in _starts(length)], dim=-1)
+
+
+def matched(error_BTD: Tensor, deviation_BTD: Tensor) -> Tensor:
+    """The matched filter `α = ⟨e, d⟩ / ⟨d, d⟩` in each window, [B, W]: 1 when the error is this cheat's, near 0 for
+    noise. Where a cheat changes nothing it cannot be told from honesty, and need not be: 0."""
+    along = window_means((error_BTD * deviation_BTD).sum(dim=-1, dtype=torch.float64))
+    power = window_means((deviation_BTD * deviation_BTD).sum(dim=-1, dtype=torch.float64))
+    return torch.where(power > 0, along / power, 0.0)
+
+
+def mismatches(claimed: Tensor, honest: Tensor, wire: str) -> Tensor:
+    """The fraction of each row's elements that are not what the honest ones round to on the wire, [..., D] → [...]."""
+    dtype = wire_dtype(wire)
+    return (claimed.to(dtype) != honest.to(dtype)).float().mean(dim=-1)
+
+
+def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """`Σ p (log p - log q)` over the vocabulary, in nats: [..., V] → [...]."""
+    return (log_p.exp() * (log_p - log_q)).sum(dim=-1).clamp(min=0)
+
+
+def _starts(length: int) -> list[int]:
+    return [0] if length <= WINDOW else [*range(0, length - WINDOW, WINDOW), length - WINDOW]
+
+
+def _opened(inputs_BTD: Tensor, replayed_BTD: Tensor, claimed_BKD: Tensor, first: int) -> Tensor:
+    """The replayed rows that the claim is about."""
+    if inputs_BTD.shape != replayed_BTD.shape or replayed_BTD.ndim != 3:
+        raise InvalidInput(f"{list(replayed_BTD.shape)} is no replay of {list(inputs_BTD.shape)}")
+    batch, length, hidden = replayed_BTD.shape
+    count = claimed_BKD.shape[1] if claimed_BKD.ndim == 3 else 0
+    if claimed_BKD.shape != (batch, count, hidden) or count == 0 or not 0 <= first <= length - count:
+        raise TensorRejected(f"{list(claimed_BKD.shape)} from {first} on does not fit {[batch, length, hidden]}")
+    return replayed_BTD[:, first : first + count]
