@@ -44,7 +44,9 @@ class Operator:
         )
 
     def start(self, *command: str) -> Child:
-        return Child.start("node", [installed("corolla-node"), "up", *command, *self.up_command], folder=self.home, env=self.env)
+        return Child.start(
+            "node", [installed("corolla-node"), "up", *command, *self.up_command], folder=self.home, env=self.env
+        )
 
     async def run(self, *command: str) -> tuple[int | None, str, str]:
         process = await asyncio.create_subprocess_exec(
