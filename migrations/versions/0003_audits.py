@@ -1,4 +1,4 @@
-"""What a validator's audits found
+"""What a validator's audits found, and how it votes as a juror
 
 Revision 0003.
 """
@@ -33,8 +33,18 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_audits_node_audited_at"), "audits", ["node", "audited_at"])
 
+    op.create_table(
+        "ballots",
+        sa.Column("dispute", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("round", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("vote", sa.Integer(), nullable=False),
+        sa.Column("salt", sa.LargeBinary(length=32), nullable=False),
+        sa.PrimaryKeyConstraint("dispute", "round", name=op.f("pk_ballots")),
+    )
+
 
 def downgrade() -> None:
+    op.drop_table("ballots")
     op.drop_index(op.f("ix_audits_node_audited_at"), table_name="audits")
 
     op.drop_table("audits")

@@ -72,7 +72,7 @@ async def test_the_evidence_of_a_verdict_gives_it_again(liars: Devnet) -> None:
     assert (again[0]["outcome"], again[0]["stands"], again[0]["node"]) == ("failed", True, failed["node"])
     table, status = await command(validator, liars, "report", "--node", failed["node"])
     assert status == 0
-    assert [event["evidence"] for event in table][0] == failed["evidence"]
+    assert next(event["evidence"] for event in table) == failed["evidence"]
 
 
 async def audited(validator: DevnetValidator, nodes: int) -> dict[str, tuple[str, str]]:

@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from corolla_validator.auditor import Auditor
+from corolla_validator.evidence_folder import EvidenceFolder
+from corolla_validator.examiner import Examiner
+from corolla_validator.rounds import TRIES, Plan, Rounds
 from signed_sessions import inputs, session, signer, strict, tiny_llama
 from torch import Tensor
 
@@ -29,9 +33,6 @@ from corolla_core.protocol.verdict import Outcome
 from corolla_core.store.store import Store
 from corolla_core.store.validator_store import ValidatorStore
 from corolla_core.swarm.announcement import Announcement, NodeState
-from corolla_validator.auditor import Auditor
-from corolla_validator.evidence_folder import EvidenceFolder
-from corolla_validator.rounds import TRIES, Plan, Rounds
 
 pytestmark = pytest.mark.anyio
 SPAN = Span(1, 3)
@@ -120,8 +121,7 @@ class World:
             nodes=swarm,
             beacons=swarm,
             store=self.store,
-            auditor=self.auditor,
-            evidence=self.evidence,
+            examiner=Examiner(swarm, self.store, self.auditor, self.evidence, clock=lambda: swarm.now),
             clock=lambda: swarm.now,
             tell=self.events.append,
             plan=plan or Plan(Fraction(1), quiet=2.0),

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TypeVar
 
 import structlog
 
@@ -14,27 +13,21 @@ from corolla_core.protocol.errors import (
     CorollaError,
     InvalidProof,
     NetworkError,
-    NotCalibrated,
     OpeningUnavailable,
     ServingError,
-    TensorRejected,
 )
 from corolla_core.protocol.ids import Address, Hash32, ModelRoot
 from corolla_core.protocol.receipt_chain import ChainKey, Linked
 from corolla_core.protocol.suspicion import Standing, Suspicion
-from corolla_core.protocol.transcript import Transcript
-from corolla_core.protocol.units import UnixTime
 from corolla_core.store.store import Store
 from corolla_core.store.validator_store import AuditRecord, ValidatorStore
 from corolla_core.swarm.announcement import Announcement
-from corolla_validator.auditor import Auditor
 from corolla_validator.draw import Watchlist, prefix
-from corolla_validator.evidence_folder import EvidenceFolder
+from corolla_validator.examiner import Examiner
 from corolla_validator.ports import Beacons, Clock, Lookup, Nodes, Tell
 from corolla_validator.reader import Reader
 
 _log = structlog.get_logger(__name__)
-T = TypeVar("T")
 
 TRIES = 5
 """How often a node is asked for the rows of a drawn session before that counts as refusing to open them."""
@@ -70,8 +63,7 @@ class Rounds:
         nodes: Nodes,
         beacons: Beacons,
         store: Store,
-        auditor: Auditor,
-        evidence: EvidenceFolder,
+        examiner: Examiner,
         clock: Clock,
         tell: Tell,
         plan: Plan | None = None,
@@ -83,8 +75,7 @@ class Rounds:
         self._beacons = beacons
         self._store = store
         self._books = ValidatorStore(store)
-        self._auditor = auditor
-        self._evidence = evidence
+        self._examiner = examiner
         self._clock = clock
         self._tell = tell
         self.plan = plan or Plan()
@@ -131,35 +122,13 @@ class Rounds:
     async def audit(self, node: Announcement, linked: Linked, *, beacon: Hash32) -> AuditRecord | None:
         """Judge what a node signed in one session, now. None where nothing can be said of it.
 
-        Raises what a node refuses its rows with, InvalidProof when they are not what it signed for, StoreError.
+        Raises as `Examiner.examine` does.
         """
         chain = prefix(linked.chain, most=self.plan.most_positions)
-        if not chain:
-            return None
-        entries = [await self._nodes.open(node, signed) for signed in chain]
-        transcript = await asyncio.to_thread(Transcript, tuple(entries))
-        try:
-            judgement = await asyncio.to_thread(self._auditor.judge, transcript)
-        except (NotCalibrated, TensorRejected) as error:
-            _log.info("a session cannot be judged", node=node.account, session=linked.key.session, why=str(error))
-            return None
-        name = await asyncio.to_thread(self._evidence.keep, transcript, for_good=judgement.verdict.failed)
-        record = AuditRecord(
-            evidence=name,
-            node=node.account,
-            session=linked.key.session,
-            head=transcript.head.hash(),
-            span=transcript.span,
-            input_digest=judgement.input_digest,
-            beacon=beacon,
-            calibration=self._auditor.calibration_root,
-            statistics=judgement.statistics,
-            verdict=judgement.verdict,
-            audited_at=UnixTime(int(self._clock())),
-        )
-        await self._store.run(self._books.record_audit, record)
-        self._weigh(record)
-        self._tell(audited(record, self.standing(record.node)))
+        record = await self._examiner.examine(node, chain, beacon=beacon) if chain else None
+        if record is not None:
+            self._weigh(record)
+            self._tell(audited(record, self.standing(record.node)))
         return record
 
     def _probability(self, node: Address) -> Fraction:

@@ -25,6 +25,7 @@ from corolla_validator.auditor import Auditor
 from corolla_validator.blocks import ChainBeacons
 from corolla_validator.config import ValidatorSettings
 from corolla_validator.evidence_folder import EvidenceFolder
+from corolla_validator.examiner import Examiner
 from corolla_validator.nodes import SwarmNodes
 from corolla_validator.ports import Tell
 from corolla_validator.rounds import Plan, Rounds
@@ -97,6 +98,8 @@ async def validating(
         directory = await Directory.start(network=network.name, bootstrap=network.bootstrap, client_mode=True)
         libp2p = Libp2p(directory)
         nodes = SwarmNodes(signer or Signer(secrets.token_bytes(32)), fallback=libp2p)
+        evidence = EvidenceFolder(folder.evidence, limit=settings.evidence_bytes)
+        examiner = Examiner(nodes, store, bench.auditor(), evidence, clock=time)
         try:
             rounds = Rounds(
                 model_root=bench.manifest.root,
@@ -105,8 +108,7 @@ async def validating(
                 nodes=nodes,
                 beacons=ChainBeacons(chain),
                 store=store,
-                auditor=bench.auditor(),
-                evidence=EvidenceFolder(folder.evidence, limit=settings.evidence_bytes),
+                examiner=examiner,
                 clock=time,
                 tell=tell,
                 plan=Plan(settings.probability, settings.most_positions, quiet=settings.quiet),

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from itertools import pairwise
 
 import msgspec
-from eth_utils.crypto import keccak
 
 from corolla_core.protocol.errors import InvalidInput, InvalidProof, MalformedMessage
 from corolla_core.protocol.ids import ZERO_HASH, Address, Hash32, SessionId
@@ -17,7 +17,6 @@ from corolla_core.protocol.receipt import NumericClass, Receipt, SignedReceipt, 
 from corolla_core.protocol.span import Span
 
 MAX_ENTRIES = 65_536
-_TAG = keccak(text="corolla/evidence/v1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +111,8 @@ class Transcript:
         return msgspec.msgpack.encode(self.entries)
 
     def hash(self) -> Hash32:
-        """What an accusation on chain names its evidence by: keccak over tag and encoding."""
-        return Hash32(keccak(_TAG + self.encode()))
+        """What an accusation on chain names its evidence by: SHA-256 of its encoding, so of the file it is kept in."""
+        return Hash32(sha256(self.encode()).digest())
 
     @classmethod
     def decode(cls, data: bytes) -> Transcript:

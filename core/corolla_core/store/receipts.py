@@ -48,6 +48,11 @@ class ReceiptLog:
             rows = connection.execute(query.order_by(receipts.c.pos_start, receipts.c.t_out, receipts.c.hash)).all()
         return [_signed(row) for row in rows]
 
+    def receipt(self, receipt_hash: Hash32) -> SignedReceipt | None:
+        with self._store.transaction() as connection:
+            row = connection.execute(select(receipts).where(receipts.c.hash == receipt_hash)).first()
+        return None if row is None else _signed(row)
+
     def receipts_after(
         self, t_out: int, after: Hash32, *, before: int, limit: int, signer: Address
     ) -> list[SignedReceipt]:

@@ -129,6 +129,15 @@ index_blocks = Table(
     Column("events", LargeBinary, nullable=False),
 )
 
+ballots = Table(
+    "ballots",
+    metadata,
+    Column("dispute", BigInteger, primary_key=True, autoincrement=False),
+    Column("round", Integer, primary_key=True, autoincrement=False),
+    Column("vote", Integer, nullable=False),
+    Column("salt", LargeBinary(32), nullable=False),
+)
+
 audits = Table(
     "audits",
     metadata,

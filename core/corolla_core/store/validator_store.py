@@ -1,4 +1,4 @@
-"""What a validator must not forget: what every audit found, beside the receipts it has seen."""
+"""What a validator must not forget: what every audit found and how it votes, beside the receipts it has seen."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from corolla_core.protocol.span import Span
 from corolla_core.protocol.units import UnixTime
 from corolla_core.protocol.verdict import Outcome, Statistics, Verdict
 from corolla_core.store.receipts import ReceiptLog
-from corolla_core.store.schema import audits
+from corolla_core.store.schema import audits, ballots
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,14 @@ class AuditRecord:
     statistics: Statistics
     verdict: Verdict
     audited_at: UnixTime
+
+
+@dataclass(frozen=True, slots=True)
+class SealedVote:
+    """A vote in one round of a dispute, as the contract numbers them, and the salt it is sealed with."""
+
+    vote: int
+    salt: Hash32
 
 
 class ValidatorStore(ReceiptLog):
@@ -82,6 +90,27 @@ class ValidatorStore(ReceiptLog):
         with self._store.transaction() as connection:
             rows = connection.execute(query if limit is None else query.limit(limit)).all()
         return [_record(row) for row in reversed(rows)]
+
+    def seal_vote(self, dispute: int, round_: int, vote: SealedVote) -> SealedVote:
+        """Keep a vote before it is committed to: without its salt it could never be revealed. The first one stays, and
+        is returned."""
+        here = (ballots.c.dispute == dispute) & (ballots.c.round == round_)
+
+        def work(connection: Connection) -> SealedVote:
+            known = connection.execute(select(ballots).where(here)).first()
+            if known is not None:
+                return SealedVote(known.vote, Hash32(bytes(known.salt)))
+            row = {"dispute": dispute, "round": round_, "vote": vote.vote, "salt": vote.salt}
+            connection.execute(ballots.insert().values(row))
+            return vote
+
+        return self._store.atomically(work)
+
+    def sealed_vote(self, dispute: int, round_: int) -> SealedVote | None:
+        query = select(ballots).where(ballots.c.dispute == dispute, ballots.c.round == round_)
+        with self._store.transaction() as connection:
+            row = connection.execute(query).first()
+        return None if row is None else SealedVote(row.vote, Hash32(bytes(row.salt)))
 
     def audited(self, node: Address, session: SessionId) -> bool:
         """Whether any audit of this session at this node is on record."""
