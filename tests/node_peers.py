@@ -7,9 +7,14 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import sha256
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from time import time
 from typing import Any
+from weakref import finalize
 
 import torch
 from fake_blocks import HIDDEN, FakeBlocks
@@ -42,6 +47,7 @@ from corolla_core.protocol.span import Span
 from corolla_core.protocol.sumtree import Leaf, SumNode, SumTree
 from corolla_core.protocol.units import Nectar, UnixTime
 from corolla_core.protocol.voucher import SignedVoucher, Voucher, escrow_domain
+from corolla_core.store.kept_rows import Place
 from corolla_core.swarm.messages import (
     AnyMessage,
     Branch,
@@ -55,6 +61,7 @@ from corolla_core.swarm.messages import (
     Tensor,
     amount,
 )
+from corolla_node.archive import Archive
 from corolla_node.bookkeeper import Batch, Bookkeeper
 from corolla_node.desk import Desk, Policy
 from corolla_node.kv_pool import KvPool
@@ -111,6 +118,7 @@ class FakeDisk:
     receipts: list[Any] = field(default_factory=list)
     sessions: list[Any] = field(default_factory=list)
     nonces: set[bytes] = field(default_factory=set)
+    places: dict[Hash32, Place] = field(default_factory=dict)
     failing: CorollaError | None = None
 
     async def write(self, batch: Batch) -> None:
@@ -121,6 +129,16 @@ class FakeDisk:
         self.charges |= batch.charges
         self.receipts += batch.receipts
         self.sessions += batch.sessions
+        self.places |= dict(batch.places)
+
+    @cached_property
+    def archive(self) -> Archive:
+        folder = mkdtemp()
+        finalize(self, rmtree, folder)
+        return Archive(Path(folder), limit=2**24, clock=time)
+
+    async def place(self, receipt: Hash32) -> Place | None:
+        return self.places.get(receipt)
 
     async def best(self, tranche_id: TrancheId) -> SignedVoucher | None:
         return self.vouchers.get(tranche_id)
@@ -257,6 +275,7 @@ async def running_node(
             paybook=paybook,
             bookkeeper=bookkeeper,
             memory=disk,
+            archive=disk.archive,
             links=Links(world.dialer(identity.address), tasks, linger=0.1),
             inbox=KvPool(64 * 2**20),
             timings=StepTimings(),
@@ -286,6 +305,7 @@ async def running_node(
             await writer
             await loop.run_in_executor(None, scheduler.stop)
             signing.shutdown()
+            disk.archive.close()
             disk.failing = None
 
 

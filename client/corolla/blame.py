@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from corolla.account import NOTHING
 from corolla_core.protocol.errors import (
     CorollaError,
+    LinkBroken,
     PeerMisbehaved,
     PeerUnreachable,
     PositionMismatch,
@@ -123,6 +124,8 @@ def judge(report: Report, chain: Sequence[Address]) -> Verdict:
         case TensorRejected() if place > 0 and report.repeats == 0:
             # One of two is lying. If it is this one, it will say so of the next one too.
             return Replace(chain[place - 1], PeerMisbehaved(f"its output was refused: {error}", peer=chain[place - 1]))
+        case LinkBroken():
+            return Ignore()  # said for whoever reads the logs: both receipts come here, and `Linkage` compares them
         case PositionMismatch() if report.repeats < MAX_REPEATS:
             return SendAgain(reporter)
         case _:

@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from corolla.hop import Hop
+from corolla.linkage import Linkage
 from corolla.links import Link, Links
 from corolla.peers import Peers
 from corolla.receipts import ReceiptChain, Terms, Witness
@@ -31,7 +32,7 @@ from corolla_core.protocol.errors import (
 from corolla_core.protocol.ids import Address, Hash32, SessionId, address_bytes
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.units import Nectar
-from corolla_core.swarm.messages import Branch, Close, Open, Opened, amount
+from corolla_core.swarm.messages import Branch, Close, Open, Opened, Receipt, amount
 
 _log = structlog.get_logger(__name__)
 
@@ -93,6 +94,7 @@ class Pipeline:
         self.policy = policy or Policy()
         self.hops: list[Hop] = []
         self.retired: list[Hop] = []
+        self.linkage = Linkage()
         self._chain_id = chain_id
         self._peers = peers
         self._links = links
@@ -122,6 +124,24 @@ class Pipeline:
         self._peers.shun(hop.account, error)
         self._lost_here.add(hop.account)
         hop.fail(error)
+
+    def take_receipt(self, hop: Hop, message: Receipt) -> None:
+        """Keep a node's receipt; a neighbour that it shows to have lied is lost. Raises PeerMisbehaved."""
+        if hop.chain is None:
+            return
+        receipt = hop.chain.add(message).receipt
+        hop.purse.note_receipt(receipt.hash())
+        lying = self.linkage.check(hop.account, receipt, [each.account for each in self.hops if not each.lost])
+        target = self.hop(lying.account) if lying is not None else None
+        if lying is not None and target is not None:
+            self.lose(target, lying.error)
+
+    def crop(self, position: int, *, end: int) -> None:
+        """Rows in `[position, end)` are void."""
+        for hop in self.hops:
+            hop.sent.crop(position, end=end)
+            hop.received.crop(position, end=end)
+        self.linkage.void(end)
 
     async def repair(self, *, replay_to: int, replay: Replay, patience: float) -> None:
         """Make the chain whole: fill every gap, bring the new nodes to position `replay_to`, wire them in.

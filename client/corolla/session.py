@@ -137,9 +137,7 @@ class Session:
             raise InvalidInput(f"at least 1 and at most {tokens - last} of these positions can be kept")
         crop = pos < self.position
         if crop:
-            for hop in self._pipeline.hops:
-                hop.sent.crop(pos, end=self.position)
-                hop.received.crop(pos, end=self.position)
+            self._pipeline.crop(pos, end=self.position)
         for start in range(0, last, size):
             part = hidden_BTD[:, start : start + size]
             await self._issue(part, pos + start, keep=0, crop=crop, reorder=reorder)
@@ -284,6 +282,7 @@ class Session:
         the first step not answered, or up to position `needed` where there is none."""
         if not self._pipeline.whole:
             self.failovers += 1
+            self._pipeline.linkage.void(self.position)
             if self.failovers > self.policy.max_failovers:
                 raise NetworkError(f"gave up after {self.policy.max_failovers} failovers")
         waiting = list(self._pending.values())
@@ -329,9 +328,7 @@ class Session:
                 case Result():
                     self._take_result(hop, message, payload)
                 case messages.Receipt():
-                    if hop.chain is not None:
-                        signed = hop.chain.add(message)
-                        hop.purse.note_receipt(signed.receipt.hash())
+                    self._pipeline.take_receipt(hop, message)
                 case Opened() | Rewired():
                     hop.answer(message)
                 case Fault():

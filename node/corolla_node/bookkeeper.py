@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from corolla_core.protocol.ids import TrancheId
+from corolla_core.protocol.ids import Hash32, TrancheId
 from corolla_core.protocol.receipt import SignedReceipt
 from corolla_core.protocol.sumtree import Leaf, SumProof
 from corolla_core.protocol.units import Nectar, UnixTime
 from corolla_core.protocol.voucher import SignedVoucher
+from corolla_core.store.kept_rows import Place
 from corolla_node.steps import Agreement
 
 _log = structlog.get_logger(__name__)
@@ -50,6 +51,7 @@ class Batch:
     vouchers: dict[TrancheId, VoucherEntry] = field(default_factory=dict)
     charges: dict[TrancheId, Nectar] = field(default_factory=dict)
     receipts: list[SignedReceipt] = field(default_factory=list)
+    places: list[tuple[Hash32, Place]] = field(default_factory=list)
     sessions: list[SessionEntry] = field(default_factory=list)
     saved: list[Callable[[], None]] = field(default_factory=list)
 
@@ -59,6 +61,7 @@ class Batch:
             self.vouchers | newer.vouchers,
             self.charges | newer.charges,
             self.receipts + newer.receipts,
+            self.places + newer.places,
             self.sessions + newer.sessions,
             self.saved + newer.saved,
         )
@@ -102,8 +105,11 @@ class Bookkeeper:
     def charge(self, tranche_id: TrancheId, charged: Nectar) -> None:
         self._batch.charges[tranche_id] = charged
 
-    def receipt(self, signed: SignedReceipt) -> None:
+    def receipt(self, signed: SignedReceipt, place: Place | None) -> None:
+        """Keep a receipt, and where the rows under it lie."""
         self._batch.receipts.append(signed)
+        if place is not None:
+            self._batch.places.append((signed.receipt.hash(), place))
 
     def session(self, entry: SessionEntry) -> None:
         self._batch.sessions.append(entry)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from corolla_core.protocol.errors import InvalidInput, SessionUnknown, VoucherStale
@@ -10,6 +10,7 @@ from corolla_core.protocol.ids import Address, Hash32, ModelRoot, SessionId, Tra
 from corolla_core.protocol.receipt import SignedReceipt
 from corolla_core.protocol.units import Nectar, UnixTime
 from corolla_core.protocol.voucher import SignedVoucher
+from corolla_core.store.kept_rows import Place, RowIndex
 from corolla_core.store.node_store import NodeStore
 from corolla_core.store.nonces import NonceLog
 from corolla_core.store.records import Earnings, KeptVoucher, SessionRecord
@@ -24,6 +25,7 @@ class Books:
         self._store = store
         self._node = NodeStore(store)
         self._nonces = NonceLog(store)
+        self._rows = RowIndex(store)
         self._payee = payee
         self._model_root = model_root
         self._clock = clock
@@ -70,6 +72,19 @@ class Books:
         await self._store.run(lambda: self._nonces.forget(before=before))
         return dropped
 
+    async def place(self, receipt: Hash32) -> Place | None:
+        """Where the rows under a receipt lie."""
+        return await self._store.run(self._rows.place, receipt)
+
+    async def last_place(self) -> Place | None:
+        return await self._store.run(self._rows.last)
+
+    async def note_places(self, places: Sequence[tuple[Hash32, Place]]) -> None:
+        await self._store.run(self._rows.note, places)
+
+    async def forget_places(self, before_segment: int) -> int:
+        return await self._store.run(lambda: self._rows.forget(before_segment=before_segment))
+
     async def earnings(self, since: UnixTime) -> Earnings:
         return await self._store.run(self._node.earnings, since)
 
@@ -91,6 +106,7 @@ class Books:
             self._node.record_charge(tranche_id, self._payee, charged)
         for signed in batch.receipts:
             self._node.record_receipt(signed)
+        self._rows.note(batch.places)
         for session in batch.sessions:
             self._write_session(session, now)
 

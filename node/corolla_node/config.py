@@ -87,6 +87,10 @@ class NodeSettings(LayeredSettings):
     redeem_interval: Annotated[float, Field(gt=0)] = 60.0
     receipt_retention: Annotated[float | None, Field(ge=0)] = None
     """how many seconds receipts are kept; if unset, the network's audit window and grace, and a day"""
+    audit_window: Annotated[float | None, Field(ge=0)] = None
+    """how many seconds the rows under a receipt are kept; if unset, as long as receipts by the network's parameters"""
+    audit_disk: Bytes = 2 * 2**30
+    """how many bytes these rows may take; the oldest go first"""
     gas_value: Annotated[int | None, Field(ge=0)] = None
     """what one Wei of gas is worth, in millionths of a base unit of Nectar; nothing on a devnet"""
     announce_ttl: Annotated[float, Field(gt=1, le=180)] = 60.0

@@ -25,6 +25,11 @@ class DataDir:
         return self.path / "books.db"
 
     @property
+    def rows_path(self) -> Path:
+        """The rows under receipts."""
+        return self.path / "rows"
+
+    @property
     def identity_path(self) -> Path:
         return self.path / "p2p.key"
 

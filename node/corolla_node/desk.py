@@ -6,6 +6,7 @@ from asyncio import AbstractEventLoop
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
+from corolla_node.archive import Archive
 from corolla_node.bookkeeper import Bookkeeper
 from corolla_node.kv_pool import KvPool, Share
 from corolla_node.links import Links
@@ -57,6 +58,7 @@ class Desk:
     paybook: Paybook
     bookkeeper: Bookkeeper
     memory: Memory
+    archive: Archive
     links: Links
     inbox: KvPool
     """memory for tensors that wait, over all sessions"""

@@ -29,6 +29,7 @@ from corolla_core.protocol.span import Span
 from corolla_core.store.store import Store
 from corolla_core.swarm.directory import Directory
 from corolla_core.swarm.libp2p import Libp2p
+from corolla_node.archive import Archive
 from corolla_node.books import Books
 from corolla_node.config import NodeSettings
 from corolla_node.data_dir import DataDir
@@ -107,6 +108,15 @@ async def run_node(
         retention = settings.receipt_retention
         if retention is None:
             retention = parameters.audit_window + parameters.grace + _TRANCHE_SECONDS
+        archive = await asyncio.to_thread(
+            lambda: Archive(
+                data_dir.rows_path,
+                limit=settings.audit_disk,
+                window=retention if settings.audit_window is None else settings.audit_window,
+                clock=time,
+            )
+        )
+        await books.note_places(await asyncio.to_thread(archive.recover, await books.last_place()))
         offer = Offer(
             signer.address,
             manifest.root,
@@ -126,10 +136,11 @@ async def run_node(
                 signer=signer,
                 tranches=escrow,
                 memory=books,
+                archive=archive,
                 write=books.write,
                 clock=time,
                 fallback=libp2p,
-                tidy=lambda: books.forget_receipts(retention),
+                tidy=lambda: _tidy(books, archive, retention),
             )
         )
         await libp2p.start(signer, served.server)
@@ -179,6 +190,13 @@ async def _choose(
     span = choose_blocks(checkpoint, swarm, at_most=min(fitting, settings.max_blocks or fitting), rng=rng)
     _log.info("chose blocks", span=str(span), nodes_seen=len(swarm))
     return span
+
+
+async def _tidy(books: Books, archive: Archive, retention: float) -> None:
+    """Drop what no audit can ask for any more."""
+    await books.forget_receipts(retention)
+    await asyncio.to_thread(archive.expire)
+    await books.forget_places(archive.first_segment)
 
 
 def _terms(settings: NodeSettings, network: Network) -> Terms:

@@ -1,18 +1,24 @@
 """Receipts: signed per chunk, chained per session, made on a worker thread behind the serving path.
 
 Row `p` of a receipt's trees is the exact wire bytes of position `p`: one hidden state, or those of every batch row
-one after the other. A prefill step is a chunk of its own; single positions are gathered until `chunk_tokens`.
+one after the other. A prefill step is a chunk of its own; single positions are gathered up to `chunk_tokens` of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from time import thread_time
 
-from corolla_core.protocol.ids import ZERO_HASH, Hash32, ModelRoot
+from corolla_core.protocol.errors import InvalidInput
+from corolla_core.protocol.ids import ZERO_HASH, Address, Hash32, ModelRoot
 from corolla_core.protocol.receipt import NumericClass, Receipt, SignedReceipt, rows_root
 from corolla_core.protocol.signature import Signer
+from corolla_core.store.kept_rows import Place
+from corolla_core.swarm import messages
+from corolla_core.swarm.receipts import from_message
+from corolla_node.archive import Archive, ArchivedRows
 from corolla_node.steps import Agreement
 
 
@@ -31,7 +37,8 @@ class Issuer:
 class Piece:
     """One computed step: `tokens` positions from `pos`, input and output as row-major `[batch, tokens, hidden]` bytes.
 
-    Times are Unix milliseconds.
+    Times are Unix milliseconds. `live`: the rows came from the node before as it computed them, and went on to the next
+    one; not so in a replay of history, of which the neighbours signed long ago.
     """
 
     pos: int
@@ -40,15 +47,40 @@ class Piece:
     outputs: memoryview
     t_in: int
     t_out: int
+    live: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """What the node before sent as its receipt for a chunk, unchecked, and who that node is."""
+
+    account: Address
+    message: messages.Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """`over` is the upstream's receipt that this one names; `broken` one by the upstream for other rows than came from
+    it. `place` is where the rows lie, None where the disk took none. `seconds` of work went into it all."""
+
+    receipt: SignedReceipt
+    over: SignedReceipt | None
+    broken: SignedReceipt | None
+    place: Place | None
+    seconds: float
 
 
 class ReceiptChain:
-    """One session's receipts. `add` gathers on the event loop; `sign` runs on the worker thread, in order."""
+    """One session's receipts. `add` gathers on the event loop; `sign` runs on the worker thread, in order.
 
-    def __init__(self, issuer: Issuer, agreed: Agreement, weight_root: Hash32) -> None:
+    Chunks end at multiples of `chunk_tokens`, so that neighbours' chunks are the same ones whenever each of them began.
+    """
+
+    def __init__(self, issuer: Issuer, agreed: Agreement, weight_root: Hash32, archive: Archive) -> None:
         self._issuer = issuer
         self._agreed = agreed
         self._weight_root = weight_root
+        self._archive = archive
         self._gathered: list[Piece] = []
         self._previous: Hash32 = ZERO_HASH
 
@@ -59,7 +91,7 @@ class ReceiptChain:
         if self._gathered and (piece.tokens > 1 or end != piece.pos):
             ready.append(self.rest())
         self._gathered.append(piece)
-        if piece.tokens > 1 or sum(p.tokens for p in self._gathered) >= self._agreed.chunk_tokens:
+        if piece.tokens > 1 or (piece.pos + 1) % self._agreed.chunk_tokens == 0:
             ready.append(self.rest())
         return ready
 
@@ -68,10 +100,12 @@ class ReceiptChain:
         chunk, self._gathered = self._gathered, []
         return chunk
 
-    def sign(self, chunk: list[Piece]) -> SignedReceipt:
-        """The receipt of one chunk; the next one will refer to its hash."""
-        issuer, agreed = self._issuer, self._agreed
-        first = chunk[0]
+    def sign(self, chunk: list[Piece], upstream: Upstream | None = None) -> Signed:
+        """The receipt of one chunk, over the upstream's where that fits; the next one will refer to its hash."""
+        began = thread_time()
+        issuer, agreed, first = self._issuer, self._agreed, chunk[0]
+        inputs = list(_rows(chunk, agreed.batch, inputs=True))
+        outputs = list(_rows(chunk, agreed.batch, inputs=False))
         receipt = Receipt(
             chain_id=issuer.chain_id,
             epoch=issuer.epoch,
@@ -82,16 +116,41 @@ class ReceiptChain:
             session_id=agreed.session,
             client_nonce=agreed.client_nonce,
             pos_start=first.pos,
-            n_pos=sum(piece.tokens for piece in chunk),
-            in_root=rows_root(agreed.session, first.pos, _rows(chunk, agreed.batch, inputs=True)),
-            out_root=rows_root(agreed.session, first.pos, _rows(chunk, agreed.batch, inputs=False)),
+            n_pos=len(inputs),
+            in_root=rows_root(agreed.session, first.pos, inputs),
+            out_root=rows_root(agreed.session, first.pos, outputs),
             upstream_receipt_hash=ZERO_HASH,
             prev_receipt_hash=self._previous,
             t_in=first.t_in,
             t_out=max(first.t_in, chunk[-1].t_out),
         )
+        over = _fitting(upstream, receipt)
+        broken = None
+        if over is not None and over.receipt.out_root != receipt.in_root:
+            over, broken = None, over
+        if over is not None:
+            receipt = replace(receipt, upstream_receipt_hash=over.receipt.hash())
         self._previous = receipt.hash()
-        return receipt.sign(issuer.signer)
+        rows = ArchivedRows(
+            self._previous, agreed.session, first.pos, agreed.wire_dtype, agreed.batch, tuple(inputs), tuple(outputs)
+        )
+        place = self._archive.keep(rows)  # before the receipt leaves: who signed can always show
+        return Signed(receipt.sign(issuer.signer), over, broken, place, thread_time() - began)
+
+
+def _fitting(upstream: Upstream | None, receipt: Receipt) -> SignedReceipt | None:
+    """The upstream's receipt, if it is one by the upstream, for this very chunk of the blocks before these."""
+    if upstream is None:
+        return None
+    try:
+        signed = from_message(upstream.message)
+        signer = signed.signer()
+    except InvalidInput:
+        return None
+    theirs = signed.receipt
+    stated = (theirs.chain_id, theirs.model_root, theirs.session_id, theirs.pos_start, theirs.n_pos)
+    ours = (receipt.chain_id, receipt.model_root, receipt.session_id, receipt.pos_start, receipt.n_pos)
+    return signed if signer == upstream.account and stated == ours and theirs.span.end == receipt.span.start else None
 
 
 def signing_thread() -> ThreadPoolExecutor:

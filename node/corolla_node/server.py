@@ -43,6 +43,7 @@ from corolla_core.swarm.messages import (
     Opened,
     Paid,
     Pay,
+    Receipt,
     Rewire,
     Step,
     amount,
@@ -88,6 +89,7 @@ class Server:
         self._kv = kv
         self._tasks = Errands(tasks)
         self._sessions: dict[SessionId, Session] = {}
+        self._ending: dict[SessionId, Session] = {}
         self._opening: Counter[Address] = Counter()
         self._feed = Feed(desk.memory.receipts_after, desk.clock)
         self._empty = asyncio.Event()
@@ -137,6 +139,8 @@ class Server:
                     self._pay(conn, message)
                 case Open():
                     self._begin_open(conn, message)
+                case Receipt():
+                    self._receipt(conn, message)
                 case Rewire():
                     self._of_client(conn, message.session).rewire(message)
                 case Close():
@@ -168,9 +172,10 @@ class Server:
             async with asyncio.timeout(patience):
                 await self._empty.wait()
         except TimeoutError:
-            for session in list(self._sessions.values()):
+            sessions = list(self._sessions.values())
+            for session in sessions:
                 session.fault(Draining("the node is shutting down"))
-                await self._end(session, "drained")
+            await asyncio.gather(*(self._end(session, "drained") for session in sessions))
 
     # Sessions
 
@@ -289,7 +294,16 @@ class Server:
             del self._sessions[session.agreed.session]
         if not self._sessions:
             self._empty.set()
-        return session.close(reason)
+        last_receipts = session.close(reason)
+        if last_receipts is not None:
+            # Its upstream's last receipt may still be on its way, and its own last one waits for that.
+            self._ending[session.agreed.session] = session
+            last_receipts.add_done_callback(lambda _: self._ended(session))
+        return last_receipts
+
+    def _ended(self, session: Session) -> None:
+        if self._ending.get(session.agreed.session) is session:
+            del self._ending[session.agreed.session]
 
     def _of_client(self, conn: Link, session_id: bytes) -> Session:
         session = self._sessions.get(SessionId(session_id))
@@ -324,6 +338,18 @@ class Server:
                 if session.agreed.tranche_id == pay.tranche_id:
                     session.paid()
         self._desk.timings.add_voucher(perf_counter() - began)
+
+    def _receipt(self, conn: Link, receipt: Receipt) -> None:
+        """The upstream's. Whoever else sends one is refused without naming a session: a node would take that for its
+        next one's refusal to go on."""
+        key = SessionId(receipt.session)
+        session = self._sessions.get(key) or self._ending.get(key)
+        if session is None:
+            self._refuse(conn, SessionUnknown("no such session here", session_id=receipt.session), None, None)
+        elif conn.peer != session.upstream:
+            self._refuse(conn, PeerMisbehaved("not the node before", peer=conn.peer), None, None)
+        else:
+            session.upstream_signed(receipt)
 
     def _fault(self, conn: Link, fault: Fault) -> None:
         session = self._sessions.get(SessionId(fault.session)) if fault.session is not None else None

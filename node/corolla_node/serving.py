@@ -12,6 +12,7 @@ from corolla_core.protocol.signature import Signer
 from corolla_core.swarm.dial import Fallback, dial
 from corolla_core.swarm.listener import Listener
 from corolla_core.swarm.messages import Endpoint
+from corolla_node.archive import Archive
 from corolla_node.bookkeeper import Batch, Bookkeeper
 from corolla_node.desk import Desk, Policy
 from corolla_node.kv_pool import KvPool
@@ -58,6 +59,7 @@ async def serving(
     signer: Signer,
     tranches: Tranches,
     memory: Memory,
+    archive: Archive,
     write: Callable[[Batch], Awaitable[None]],
     clock: Clock,
     fallback: Fallback | None = None,
@@ -91,6 +93,7 @@ async def serving(
             ),
             bookkeeper=bookkeeper,
             memory=memory,
+            archive=archive,
             links=Links(dialer, tasks),
             inbox=KvPool(INBOX_BYTES),
             timings=StepTimings(),
@@ -115,5 +118,6 @@ async def serving(
             await asyncio.sleep(0)
             await asyncio.to_thread(signing.shutdown)
             await asyncio.sleep(0)
+            archive.close()
             await bookkeeper.stop()
             await writer

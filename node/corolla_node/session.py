@@ -27,18 +27,17 @@ from corolla_core.protocol.errors import (
     to_wire,
 )
 from corolla_core.protocol.ids import Hash32, address
-from corolla_core.protocol.receipt import SignedReceipt
 from corolla_core.protocol.units import Nectar
-from corolla_core.swarm.messages import AnyMessage, Endpoint, Fault, Rewire, Rewired, Step
-from corolla_core.swarm.receipts import to_message
+from corolla_core.swarm.messages import AnyMessage, Endpoint, Fault, Receipt, Rewire, Rewired, Step
 from corolla_node.bookkeeper import SessionEntry
 from corolla_node.desk import Desk
 from corolla_node.kv_pool import Lease
 from corolla_node.links import Outlet
 from corolla_node.ports import Blocks, Link
-from corolla_node.receipts import Piece, ReceiptChain
+from corolla_node.receipts import Piece
 from corolla_node.scheduler import Job
-from corolla_node.steps import Action, Agreement, check_shape, decide, tokens_of
+from corolla_node.signatory import Signatory
+from corolla_node.steps import REPLAY, Action, Agreement, check_shape, decide, tokens_of
 from corolla_node.timings import StepTiming
 from corolla_node.workbench import Computed, Outgoing, Workbench
 
@@ -82,7 +81,7 @@ class Session:
         self._lease = lease
         self._on_ended = on_ended
         self._bench = Workbench(blocks, agreed)
-        self._receipts = ReceiptChain(desk.issuer, agreed, weight_root)
+        self._receipts = Signatory(desk, agreed, weight_root, tell=self.tell, forward=self._forward, fault=self.fault)
         self._queue: deque[_Waiting | Rewire] = deque()
         self._queued_bytes = 0
         self._job: Job[Computed] | Job[list[Outgoing]] | None = None
@@ -123,6 +122,10 @@ class Session:
         if self._parked is not None:
             self._pump()
 
+    def upstream_signed(self, receipt: Receipt) -> None:
+        """The node before has signed for rows it sent."""
+        self._receipts.heard(receipt)
+
     def tell(self, message: AnyMessage) -> None:
         """Send to the client, if it can be reached."""
         with suppress(NetworkError):
@@ -134,7 +137,7 @@ class Session:
     def close(self, reason: str) -> Future[None] | None:
         """Give everything back; memory in use by the compute thread follows when it lets go.
 
-        Returns what to wait for where a last receipt is being signed.
+        Returns what to wait for where receipts are still being signed.
         """
         if self._closed:
             return None
@@ -147,15 +150,17 @@ class Session:
             if isinstance(item, _Waiting):
                 self._let_in(item)
         self._queue.clear()
-        if self._outlet is not None:
-            self._outlet.release()
         if self._job is None:
             self._lease.release()
         else:
             self._job.cancelled = True
         self._desk.bookkeeper.session(SessionEntry(self.agreed, (self._tokens, Nectar(self._charged), reason)))
-        rest = self._receipts.rest()
-        return self._sign(rest) if rest else None
+        last_receipts, outlet = self._receipts.close(), self._outlet
+        if outlet is not None and last_receipts is not None:
+            last_receipts.add_done_callback(lambda _: outlet.release())
+        elif outlet is not None:
+            outlet.release()
+        return last_receipts
 
     # The queue
 
@@ -313,6 +318,7 @@ class Session:
             raise PositionMismatch("not that many rows yet", expected=self._bench.length, offered=rewire.replay_to)
         if rewire.upstream is not None:
             self.upstream = address(bytes(rewire.upstream))
+            self._receipts.upstream_is(self.upstream)
         self._send_to(rewire.downstream)
         if rewire.replay_to == 0:
             self._confirm_rewired()
@@ -373,27 +379,13 @@ class Session:
         self._desk.timings.add(timing, single=tokens == 1)
         t_out = int(self._desk.clock() * 1000)
         t_in = t_out - int((sent - item.received) * 1000)
-        piece = Piece(item.step.pos, tokens, item.payload, done.rows, t_in, t_out)
-        for chunk in self._receipts.add(piece):
-            self._sign(chunk)
+        piece = Piece(item.step.pos, tokens, item.payload, done.rows, t_in, t_out, live=item.step.step != REPLAY)
+        self._receipts.add(piece)
 
-    def _sign(self, chunk: list[Piece]) -> Future[None]:
-        """Sign on the worker thread, then keep the receipt and send it to the client."""
-        finished: Future[None] = self._desk.loop.create_future()
-        work = self._desk.loop.run_in_executor(self._desk.signing, self._receipts.sign, chunk)
-
-        def signed(future: Future[SignedReceipt]) -> None:
-            if future.cancelled() or future.exception() is not None:
-                _log.error("a receipt could not be signed", session=self.agreed.session, error=str(future))
-            else:
-                receipt = future.result()
-                self._desk.bookkeeper.receipt(receipt)
-                self.tell(to_message(receipt))
-            if not finished.done():
-                finished.set_result(None)
-
-        work.add_done_callback(signed)
-        return finished
+    def _forward(self, receipt: Receipt) -> None:
+        if self._outlet is not None:
+            with suppress(NetworkError):
+                self._outlet.send(receipt, None)
 
 
 def _unreachable(outlet: Outlet) -> PeerUnreachable:

@@ -45,6 +45,8 @@ class StepTimings:
         self._compute = {"decode": 0.0, "prefill": 0.0}
         self.vouchers = 0
         self.voucher_seconds = 0.0
+        self.receipted = 0
+        self.receipt_seconds = 0.0
 
     def add(self, timing: StepTiming, *, single: bool) -> None:
         kind = "decode" if single else "prefill"
@@ -58,6 +60,11 @@ class StepTimings:
         self.vouchers += 1
         self.voucher_seconds += seconds
 
+    def add_receipt(self, seconds: float, positions: int) -> None:
+        """The processor time that a receipt took, with its trees, its signature and keeping the rows."""
+        self.receipted += positions
+        self.receipt_seconds += seconds
+
     @property
     def tokens(self) -> int:
         return sum(self._tokens.values())
@@ -69,7 +76,12 @@ class StepTimings:
 
     def summary(self) -> dict[str, object]:
         """For `node status --json`: totals, and median milliseconds of each part over the recent steps."""
-        shown: dict[str, object] = {"vouchers": self.vouchers, "voucher_seconds": round(self.voucher_seconds, 6)}
+        shown: dict[str, object] = {
+            "vouchers": self.vouchers,
+            "voucher_seconds": round(self.voucher_seconds, 6),
+            "receipted": self.receipted,
+            "receipt_seconds": round(self.receipt_seconds, 6),
+        }
         for kind, recent in self._recent.items():
             medians = {part: round(1e3 * median(getattr(t, part) for t in recent), 4) for part in _PARTS if recent}
             shown[kind] = {"steps": self._steps[kind], "tokens": self._tokens[kind], "median_ms": medians}

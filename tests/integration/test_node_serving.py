@@ -89,7 +89,7 @@ async def node(
     offer = Offer(identity.address, manifest.root, blocks, manifest.weight_root, NumericClass.FP32, Price(10))
     terms = Terms(DOMAIN, policy=Policy(orphan_grace=0.5))
     async with serving(
-        offer, terms, signer=identity, tranches=chain, memory=disk, write=disk.write, clock=time
+        offer, terms, signer=identity, tranches=chain, memory=disk, archive=disk.archive, write=disk.write, clock=time
     ) as served:
         yield RealNode(name, blocks, served)
 
