@@ -12,7 +12,9 @@ PARTS = 1_000_000
 
 def probability(name: str, value: object) -> Fraction:
     """`value` as a Fraction in [0, 1]. Raises InvalidProbability if it is out of range, or a float (not exact)."""
-    if isinstance(value, bool) or not isinstance(value, (int, Fraction)) or not 0 <= value <= 1:
+    if type(value) is Fraction and 0 <= value.numerator <= value.denominator:
+        return value
+    if type(value) is not int or value not in (0, 1):
         raise InvalidProbability("a probability is an int or a Fraction in [0, 1]", name=name, value=f"{value!r:.40}")
     return Fraction(value)
 
