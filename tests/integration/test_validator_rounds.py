@@ -14,6 +14,7 @@ import torch
 from corolla_validator.auditor import Auditor
 from corolla_validator.evidence_folder import EvidenceFolder
 from corolla_validator.examiner import Examiner
+from corolla_validator.ports import Charge
 from corolla_validator.rounds import TRIES, Plan, Rounds
 from signed_sessions import inputs, session, signer, strict, tiny_llama
 from torch import Tensor
@@ -23,12 +24,14 @@ from corolla_core.model.checkpoint import Checkpoint
 from corolla_core.model.manifest import Manifest, build_manifest
 from corolla_core.model.replay import run
 from corolla_core.protocol.beacon import BEACON_DELAY
-from corolla_core.protocol.errors import OpeningUnavailable, PeerUnreachable, StoreError
+from corolla_core.protocol.errors import ChainUnreachable, OpeningUnavailable, PeerUnreachable, StoreError
 from corolla_core.protocol.ids import Hash32, ModelRoot
 from corolla_core.protocol.receipt import NumericClass, SignedReceipt
+from corolla_core.protocol.receipt_chain import Fork
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.suspicion import Standing
 from corolla_core.protocol.transcript import Entry
+from corolla_core.protocol.units import Nectar
 from corolla_core.protocol.verdict import Outcome
 from corolla_core.store.store import Store
 from corolla_core.store.validator_store import ValidatorStore
@@ -99,6 +102,27 @@ class Swarm:
         )
 
 
+class FakeCourt:
+    """Where findings are taken to; `down` makes it out of reach."""
+
+    def __init__(self) -> None:
+        self.charges: list[Charge] = []
+        self.forks: list[Fork] = []
+        self.down = False
+
+    async def accuse(self, charge: Charge) -> int | None:
+        if self.down:
+            raise ChainUnreachable("down")
+        self.charges.append(charge)
+        return len(self.charges)
+
+    async def prove_fork(self, fork: Fork) -> Nectar | None:
+        if self.down:
+            raise ChainUnreachable("down")
+        self.forks.append(fork)
+        return Nectar(7)
+
+
 class World:
     def __init__(self, checkpoint: Checkpoint, manifest: Manifest, store: Store, folder: Path) -> None:
         self.manifest = manifest
@@ -110,6 +134,7 @@ class World:
         self.events: list[dict[str, object]] = []
         self.blocks = load_blocks(checkpoint, SPAN, manifest=manifest)
         self.part = load_blocks(checkpoint, Span(1, 2), manifest=manifest)
+        self.court = FakeCourt()
         self.rounds = self.new_rounds()
 
     def new_rounds(self, plan: Plan | None = None) -> Rounds:
@@ -124,6 +149,7 @@ class World:
             examiner=Examiner(swarm, self.store, self.auditor, self.evidence, clock=lambda: swarm.now),
             clock=lambda: swarm.now,
             tell=self.events.append,
+            court=self.court,
             plan=plan or Plan(Fraction(1), quiet=2.0),
         )
         return self.rounds
@@ -186,6 +212,22 @@ async def test_three_failures_on_fresh_inputs_are_disputed_and_the_same_input_co
     await world.pass_rounds()
     assert world.rounds.standing(CHEAT.address) is Standing.DISPUTED
     assert len(world.outcomes()) == 5
+    (charge,) = world.court.charges
+    assert charge.signed.signer() == CHEAT.address
+    assert world.evidence.read(charge.evidence).head == charge.signed.receipt
+    assert charge.session[-1] == charge.signed.receipt.hash()
+
+
+async def test_a_chain_out_of_reach_delays_an_accusation_and_loses_none(world: World) -> None:
+    for number in range(3):
+        world.serve("cheat", f"s{number}", number)
+    world.court.down = True
+    with pytest.raises(ChainUnreachable):
+        await world.pass_rounds()
+    assert world.court.charges == []
+    world.court.down = False
+    await world.pass_rounds(2)
+    assert len(world.court.charges) == 1
 
 
 async def test_nothing_is_judged_before_its_beacon_is_mined(world: World) -> None:
@@ -260,6 +302,7 @@ async def test_a_fork_of_the_chain_is_told_once(world: World) -> None:
     world.swarm.entries[CHEAT.address].append(replace(last, signed=other))
     await world.pass_rounds()
     forks = [event for event in world.events if event["event"] == "fork"]
+    assert len(world.court.forks) == 1
     assert [set(fork["receipts"]) for fork in forks] == [{last.receipt.hash().hex(), other.receipt.hash().hex()}]  # type: ignore[call-overload]
 
 

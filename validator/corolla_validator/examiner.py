@@ -42,15 +42,16 @@ class Examiner:
         Raises what the node refuses its rows with, InvalidProof when they are not what it signed for, NetworkError,
         StoreError.
         """
-        entries = [await self._nodes.open(node, signed) for signed in chain]
-        async with self._turn:
-            transcript = await asyncio.to_thread(Transcript, tuple(entries))
-            try:
+        try:
+            entries = [await self._nodes.open(node, signed) for signed in chain]
+            async with self._turn:
+                transcript = await asyncio.to_thread(Transcript, tuple(entries))
                 judgement = await asyncio.to_thread(self._auditor.judge, transcript)
-            except (NotCalibrated, TensorRejected) as error:
-                session = transcript.session
-                _log.info("a session cannot be judged", node=node.account, session=session, why=str(error))
-                return None
+        except (NotCalibrated, TensorRejected) as error:
+            session = chain[0].receipt.session_id
+            _log.info("a session cannot be judged", node=node.account, session=session, why=str(error))
+            return None
+        async with self._turn:
             name = await asyncio.to_thread(self._evidence.keep, transcript, for_good=judgement.verdict.failed)
         record = AuditRecord(
             evidence=name,

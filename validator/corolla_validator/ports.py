@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from corolla_core.protocol.ids import Hash32, ModelRoot
 from corolla_core.protocol.receipt import SignedReceipt
+from corolla_core.protocol.receipt_chain import Fork
 from corolla_core.protocol.transcript import Entry
+from corolla_core.protocol.units import Nectar
 from corolla_core.swarm.announcement import Announcement
 
 Clock = Callable[[], float]
@@ -46,6 +49,27 @@ class Nodes(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What is held against a node: the last receipt of a session judged faulty, the evidence, and the hash of every
+    receipt of that session, by which what was paid for it is found."""
+
+    signed: SignedReceipt
+    evidence: Hash32
+    session: tuple[Hash32, ...]
+
+
+class Court(Protocol):
+    """Takes findings to the chain. Raises ChainError where that is out of reach: then try again."""
+
+    async def accuse(self, charge: Charge) -> int | None:
+        """The dispute's id; None where the node stands accused already, or there is no jury."""
+        ...
+
+    async def prove_fork(self, fork: Fork) -> Nectar | None:
+        """What it cost the node; None where it is proven already, or there is no contract for it."""
+        ...
+
+
 Tell = Callable[[dict[str, object]], None]
 """Takes an event for whoever watches; must not block."""
-Compute = Callable[..., Awaitable[object]]

@@ -17,14 +17,14 @@ from corolla_core.protocol.errors import (
     ServingError,
 )
 from corolla_core.protocol.ids import Address, Hash32, ModelRoot
-from corolla_core.protocol.receipt_chain import ChainKey, Linked
+from corolla_core.protocol.receipt_chain import ChainKey, Fork, Linked
 from corolla_core.protocol.suspicion import Standing, Suspicion
 from corolla_core.store.store import Store
 from corolla_core.store.validator_store import AuditRecord, ValidatorStore
 from corolla_core.swarm.announcement import Announcement
 from corolla_validator.draw import Watchlist, prefix
 from corolla_validator.examiner import Examiner
-from corolla_validator.ports import Beacons, Clock, Lookup, Nodes, Tell
+from corolla_validator.ports import Beacons, Charge, Clock, Court, Lookup, Nodes, Tell
 from corolla_validator.reader import Reader
 
 _log = structlog.get_logger(__name__)
@@ -66,6 +66,7 @@ class Rounds:
         examiner: Examiner,
         clock: Clock,
         tell: Tell,
+        court: Court | None = None,
         plan: Plan | None = None,
     ) -> None:
         self._model_root = model_root
@@ -78,11 +79,14 @@ class Rounds:
         self._examiner = examiner
         self._clock = clock
         self._tell = tell
+        self._court = court
         self.plan = plan or Plan()
         self._reader = Reader(nodes, store, since=int((clock() - self.plan.window) * 1000))
         self._watch = Watchlist(quiet=self.plan.quiet)
         self._drawn: list[_Drawn] = []
         self._forked: set[ChainKey] = set()
+        self._charges: list[Charge] = []
+        self._forks: list[Fork] = []
         self._suspicions: dict[Address, Suspicion] = {}
 
     async def load(self) -> None:
@@ -114,6 +118,7 @@ class Rounds:
             node = online.get(drawn.key.signer)
             if node is None or await self._attempt(node, drawn):
                 self._drawn.remove(drawn)
+        await self._prosecute()
         self._watch.forget(before=now - self.plan.window)
         needed = self._watch.needs()
         if needed is not None and needed > height:
@@ -129,7 +134,25 @@ class Rounds:
         if record is not None:
             self._weigh(record)
             self._tell(audited(record, self.standing(record.node)))
+            if record.verdict.failed and self.standing(record.node) is Standing.DISPUTED:
+                hashes = tuple(signed.receipt.hash() for signed in linked.chain)
+                self._charges.append(Charge(chain[-1], record.evidence, hashes))
         return record
+
+    async def _prosecute(self) -> None:
+        """Take to court what was found; what the chain does not take now stays for the next round."""
+        while self._court is not None and self._forks:
+            fork = self._forks[0]
+            taken = await self._court.prove_fork(fork)
+            if taken is not None:
+                self._tell({"event": "fork proven", "node": fork.first.signer(), "taken": str(taken)})
+            del self._forks[0]
+        while self._court is not None and self._charges:
+            charge = self._charges[0]
+            dispute = await self._court.accuse(charge)
+            if dispute is not None:
+                self._tell({"event": "accused", "node": charge.signed.signer(), "dispute": dispute})
+            del self._charges[0]
 
     def _probability(self, node: Address) -> Fraction:
         return self.plan.probability if self.standing(node) is Standing.CLEAR else Fraction(1)
@@ -140,6 +163,7 @@ class Rounds:
             self._forked.add(key)
             hashes = [one.receipt.hash() for one in (linked.forks[0].first, linked.forks[0].second)]
             _log.error("a node signed two receipts after the same one", node=key.signer, session=key.session)
+            self._forks.append(linked.forks[0])
             self._tell({"event": "fork", "node": key.signer, "receipts": [one.hex() for one in hashes]})
         if not await self._store.run(self._books.audited, key.signer, key.session):
             self._watch.saw(linked, height=height, now=self._clock())
