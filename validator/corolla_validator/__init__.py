@@ -1,0 +1,1 @@
+"""The validator: measures what honest noise looks like, and judges nodes by it."""
