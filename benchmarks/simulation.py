@@ -28,7 +28,10 @@ COMMAND = "python -m benchmarks.simulation"
 
 
 def fates_table(summary: Summary) -> Table:
-    table = Table(title="Adversaries of the first epoch (means a node, amounts in milli-Nectar)", title_justify="left")
+    table = Table(
+        title="Adversaries of the first epoch, honest nodes of their classes beside them (means a node, milli-Nectar)",
+        title_justify="left",
+    )
     for heading in (
         "kind",
         "classes",
@@ -42,6 +45,7 @@ def fates_table(summary: Summary) -> Table:
         "gained",
         "lost",
         "net",
+        "honest",
         "inequality",
     ):
         table.add_column(heading, justify="left" if heading in {"kind", "classes"} else "right")
@@ -59,11 +63,9 @@ def fates_table(summary: Summary) -> Table:
             f"{fate.gained:.1f}",
             f"{fate.lost:.1f}",
             f"{fate.net:+.0f}",
+            f"{fate.honest:+.0f}",
             "holds" if fate.deterred else "fails",
         )
-    table.add_row(
-        "honest", "all", "", "", "", "", "", "", "", "", "", f"{summary.honest_net:+.0f}", "", end_section=True
-    )
     return table
 
 
@@ -78,7 +80,7 @@ def clusters_table(summary: Summary) -> Table:
 
 
 def records(summary: Summary) -> Iterator[Record]:
-    """The repository's record form; a baseline is what honest nodes netted, or the machine with one identity."""
+    """The repository's record form; a baseline is honest nodes of the classes, or one identity."""
 
     def one(name: str, value: float, unit: str, baseline: float | None = None) -> Record:
         return record(name, value, unit, baseline=baseline, command=COMMAND)
@@ -131,7 +133,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the first world")
     parser.add_argument("--no-plots", action="store_true")
     args = parser.parse_args()
-    out, err = Console(width=190), Console(stderr=True)
+    out, err = Console(width=220), Console(stderr=True)
     rules, detection = Rules(epochs=args.epochs, sessions=args.sessions), load_detection()
     err.print(f"detection power: {'measured' if detection.measured else 'design figures'}", style="dim")
     began, worlds = time.monotonic(), []
@@ -143,6 +145,7 @@ def main() -> None:
     out.print(clusters_table(summary))
     out.print(sweep_table(points))
     earned = ", ".join(f"{role.name.lower().replace('_', ' ')} {net:+.0f}" for role, net in summary.validators.items())
+    out.print(f"an honest node's net, mNectar: {summary.honest_net:+.0f}")
     out.print(f"a validator's net, mNectar: {earned}")
     out.print(f"refunded to clients {summary.refunded:.0f} mNectar a world, still owed {summary.still_owed:.0f}")
     out.print(

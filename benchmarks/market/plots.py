@@ -40,7 +40,7 @@ def draw_all(summary: Summary, points: Sequence[Point], rules: Rules, folder: Pa
 def _traffic(summary: Summary) -> plt.Figure:
     figure, axes = plt.subplots(figsize=(8, 4))
     epochs = range(len(summary.traffic))
-    axes.plot(epochs, summary.traffic[:, 0], color=SEEN, label="cheats that an audit can see in their class")
+    axes.plot(epochs, summary.traffic[:, 0], color=SEEN, label="cheats that audits can see in their class")
     axes.plot(epochs, summary.traffic[:, 1], color=UNSEEN, label="cheats that audits cannot see in their class")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set(xlabel="epoch (about an hour)", ylabel="share of served hops", ylim=(0, None))
@@ -68,7 +68,10 @@ def _nets(summary: Summary) -> plt.Figure:
     fates = list(reversed(summary.fates))
     figure, axes = plt.subplots(figsize=(8, 7))
     axes.barh(range(len(fates)), [fate.net for fate in fates], color=[SEEN if fate.seen else UNSEEN for fate in fates])
-    axes.axvline(summary.honest_net, color=HONEST, linestyle="--", label=f"honest: {summary.honest_net:+.0f}")
+    honest = [fate.honest for fate in fates]
+    axes.plot(
+        honest, range(len(fates)), "|", color=HONEST, markersize=16, markeredgewidth=3, label="honest, same classes"
+    )
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(fates)), [_label(fate) for fate in fates])
     axes.set(xlabel="net result of a node, milli-Nectar")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -27,7 +27,7 @@ class Fate:
     """What became of the first adversaries of one kind, in the classes where audits see it or in those where not.
 
     Times are epochs from the first cheat, None where nobody got so far. Amounts are means a node, in milli-Nectar:
-    `gained` by cheating, `lost` to slashing, `net` all in all, and `honest`, what honest nodes netted meanwhile.
+    `gained` by cheating, `lost` to slashing, `net` all in all, and `honest`, what honest nodes netted in these classes.
     `deterred` is whether the inequality holds in all of these classes.
     """
 
@@ -111,7 +111,7 @@ def temptation(rules: Rules, kind: Kind, numerics: str) -> Temptation:
 def summarise(worlds: Sequence[World]) -> Summary:
     """Worlds of the same rules, pooled."""
     tallies = [world.tally for world in worlds]
-    honest = float(_pool(worlds, lambda w: founders(w) & (w.nodes.kind == HONEST), net).mean())
+    honest = np.array([_honest_net(worlds, (c,)) for c in range(len(CLASSES))])
     fates = (_fate(worlds, index, seen=seen, honest=honest) for index in range(len(KINDS)) for seen in (True, False))
     return Summary(
         worlds=len(worlds),
@@ -123,7 +123,7 @@ def summarise(worlds: Sequence[World]) -> Summary:
         false_disputes=sum(t.false_disputes for t in tallies),
         draws=sum(t.draws for t in tallies),
         overturned=sum(t.overturned for t in tallies),
-        honest_net=honest,
+        honest_net=_honest_net(worlds, range(len(CLASSES))),
         fates=tuple(fate for fate in fates if fate is not None),
         clusters=tuple(_cluster(worlds, group) for group in Group if group is not Group.NONE),
         validators={role: _earned(worlds, role) for role in Role},
@@ -145,7 +145,7 @@ def net(world: World) -> Floats:
     return change
 
 
-def _fate(worlds: Sequence[World], index: int, *, seen: bool, honest: float) -> Fate | None:
+def _fate(worlds: Sequence[World], index: int, *, seen: bool, honest: Floats) -> Fate | None:
     kind, first = KINDS[index], worlds[0]
 
     def rows(world: World) -> Bools:
@@ -176,7 +176,7 @@ def _fate(worlds: Sequence[World], index: int, *, seen: bool, honest: float) -> 
         gained=float(_pool(worlds, rows, lambda w: w.nodes.gained).mean()) / MILLI,
         lost=float(_pool(worlds, rows, lambda w: w.nodes.slashed).mean()) / MILLI,
         net=float(nets.mean()),
-        honest=honest,
+        honest=float(honest[_pool(worlds, rows, lambda w: w.nodes.numerics).astype(np.int64)].mean()),
         deterred=all(deterred(first.rules, first.nodes.detection, kind, name) for name in classes),
     )
 
@@ -194,6 +194,17 @@ def _cluster(worlds: Sequence[World], group: Group) -> Cluster:
         net=float(_pool(worlds, rows, net).sum()) / machines,
         lost=float(_pool(worlds, rows, lambda w: w.nodes.slashed).sum()) / MILLI / machines,
     )
+
+
+def _honest_net(worlds: Sequence[World], numerics: Collection[int]) -> float:
+    """The mean of honest founders of these classes, which differ in price and so in traffic."""
+
+    def rows(world: World) -> Bools:
+        nodes = world.nodes
+        chosen: Bools = founders(world) & (nodes.kind == HONEST) & np.isin(nodes.numerics, list(numerics))
+        return chosen
+
+    return float(_pool(worlds, rows, net).mean())
 
 
 def _earned(worlds: Sequence[World], role: Role) -> float:

@@ -77,7 +77,7 @@ def test_attackers_of_every_visible_kind_end_poorer_than_they_were_and_than_the_
     assert summary.honest_net > 0
     for fate in seen(summary):
         assert fate.lost > fate.gained, fate.kind.name
-        assert fate.net < 0 < summary.honest_net, fate.kind.name
+        assert fate.net < 0 < fate.honest, fate.kind.name
 
 
 def test_cheats_a_class_cannot_see_are_not_caught_and_pay(summary: Summary) -> None:
@@ -93,7 +93,8 @@ def test_cheats_a_class_cannot_see_are_not_caught_and_pay(summary: Summary) -> N
         assert "bf16" in fate.classes
         assert "fp32" not in fate.classes
         assert fate.slashed == 0
-        assert fate.net > summary.honest_net
+        assert fate.gained > fate.lost == 0
+        assert fate.net > 0
         assert not fate.deterred
 
 
@@ -162,7 +163,7 @@ def test_the_report_says_something_of_every_kind(summary: Summary) -> None:
     assert len(names) == len(set(names))
     assert all(any(name.startswith(kind.name) for name in names) for kind in KINDS)
     shown = io.StringIO()
-    Console(file=shown, width=190).print(fates_table(summary), clusters_table(summary))
+    Console(file=shown, width=220).print(fates_table(summary), clusters_table(summary))
     assert all(kind.name in shown.getvalue() for kind in KINDS)
 
 
