@@ -11,6 +11,7 @@ from eth_utils import keccak
 from world import ONE_NECTAR, now, reverts
 
 from corolla_core.protocol.ids import Address
+from corolla_core.protocol.merkle import leaf_hash, merkle_proof, merkle_root
 from corolla_core.protocol.voucher import Voucher, escrow_domain, tranche_id
 
 VECTORS = json.loads((Path(__file__).parents[2] / "docs" / "spec" / "vectors.json").read_text())
@@ -80,11 +81,35 @@ def test_sha256_merkle_leaves_and_branches(harness, vector):
     for i, (row, leaf) in enumerate(zip(vector["rows"], vector["leaves"], strict=True)):
         made = harness.rowLeaf(vector["session_id"], vector["first_position"] + i, row)
         assert bytes(made) == raw(leaf)
-    steps = vector["branch"]
-    root = harness.merkleRoot(
-        vector["leaves"][vector["index"]], [step["on_left"] for step in steps], [step["hash"] for step in steps]
-    )
-    assert bytes(root) == raw(vector["root"])
+    leaves, index, siblings = vector["leaves"], vector["index"], [step["hash"] for step in vector["branch"]]
+    assert bytes(harness.merkleRoot(leaves)) == raw(vector["root"])
+    assert harness.verifyMerkle(vector["root"], leaves[index], index, len(leaves), siblings)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 7, 11, 16, 17])
+def test_a_leaf_verifies_at_its_own_index_only(harness, size):
+    leaves = [leaf_hash(bytes([i])) for i in range(size)]
+    root = merkle_root(leaves)
+    assert bytes(harness.merkleRoot(leaves)) == root
+    for index in range(size):
+        siblings = [sibling for _, sibling in merkle_proof(leaves, index)]
+        at = [harness.verifyMerkle(root, leaves[index], i, size, siblings) for i in range(size + 1)]
+        assert at == [i == index for i in range(size + 1)]
+        assert not harness.verifyMerkle(root, leaves[index], index, size, [*siblings, bytes(32)])
+        if siblings:
+            assert not harness.verifyMerkle(root, leaves[index], index, size, siblings[:-1])
+
+
+@pytest.mark.parametrize("vector", VECTORS["manifests"], ids=lambda v: v["name"])
+def test_manifest_and_weight_roots(harness, vector):
+    blocks = vector["block_roots"]
+    parts = [vector["name"], vector["config_root"], vector["front_root"], vector["head_root"]]
+    assert bytes(harness.manifestRoot(parts, blocks)) == raw(vector["root"])
+    for span in vector["spans"]:
+        assert bytes(harness.weightRoot(blocks, span["start"], span["end"])) == raw(span["weight_root"])
+    if len(blocks) > 1:
+        inner = bytes(harness.weightRoot(blocks, 0, len(blocks)))
+        assert bytes(harness.manifestRoot(parts, [inner])) != raw(vector["root"])
 
 
 @pytest.mark.parametrize("vector", VECTORS["receipts"], ids=lambda v: v["numeric_class"])

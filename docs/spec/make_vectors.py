@@ -17,6 +17,7 @@ from typing import Any
 
 from eth_utils.crypto import keccak
 
+from corolla_core.model.manifest import Manifest
 from corolla_core.protocol.ids import ZERO_ADDRESS, ZERO_HASH, Address, Hash32, ModelRoot, TrancheId, address
 from corolla_core.protocol.ids import session_id as as_session_id
 from corolla_core.protocol.merkle import merkle_proof, merkle_root
@@ -184,6 +185,29 @@ def merkle() -> list[dict[str, Any]]:
     return shown
 
 
+def manifests() -> list[dict[str, Any]]:
+    shown = []
+    for name, size in (("one", 1), ("smollm2-135m-instruct", 30), ("A model of 13 blocks", 13)):
+        blocks = tuple(named(f"{name} block {i}") for i in range(size))
+        manifest = Manifest(name, named("config"), named("front"), blocks, named("head"))
+        spans = {(0, size), (size // 2, size), (0, 1), (size // 3, size // 3 + 1)}
+        shown.append(
+            {
+                "name": name,
+                "config_root": show(manifest.config_root),
+                "front_root": show(manifest.front_root),
+                "block_roots": [show(root) for root in blocks],
+                "head_root": show(manifest.head_root),
+                "root": show(manifest.root),
+                "spans": [
+                    {"start": start, "end": end, "weight_root": show(manifest.weight_root(Span(start, end)))}
+                    for start, end in sorted(spans)
+                ],
+            }
+        )
+    return shown
+
+
 def receipts() -> list[dict[str, Any]]:
     def receipt(numeric_class: NumericClass, small: bool) -> Receipt:
         return Receipt(
@@ -232,6 +256,7 @@ def build() -> dict[str, Any]:
         "vouchers": vouchers(),
         "sum_trees": sum_trees(),
         "sha256_merkle": merkle(),
+        "manifests": manifests(),
         "receipts": receipts(),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import get_args
@@ -35,6 +36,14 @@ def test_a_saved_network_loads_by_name_and_by_path(tmp_path: Path) -> None:
     assert saved.domain.verifying_contract == saved.escrow
 
 
+def test_a_network_saved_before_there_was_a_contract_of_faults_still_loads(tmp_path: Path) -> None:
+    path = network().save(tmp_path)
+    old = json.loads(path.read_text())
+    del old["faults"]
+    path.write_text(json.dumps(old))
+    assert resolve_network("sim", folder=tmp_path) == network()
+
+
 def test_an_unknown_network_says_which_are_known(tmp_path: Path) -> None:
     network().save(tmp_path)
     with pytest.raises(ConfigError, match="known: sim"):
@@ -57,6 +66,7 @@ def test_a_file_that_describes_no_network_is_a_typed_error(tmp_path: Path, text:
         {"rpc_url": "file:///etc/passwd"},
         {"escrow": "0x" + "aa" * 20},
         {"token": "nonsense"},
+        {"faults": "0x" + "aa" * 20},
     ],
 )
 def test_a_network_with_a_wrong_field_is_refused(change: dict[str, object]) -> None:

@@ -15,7 +15,7 @@ from eth_utils.crypto import keccak
 
 from corolla_core.protocol.errors import InvalidProof, InvalidSignature
 from corolla_core.protocol.ids import Address, Hash32, ModelRoot, SessionId, TrancheId
-from corolla_core.protocol.merkle import merkle_root, verify_merkle
+from corolla_core.protocol.merkle import leaf_hash, merkle_root, verify_merkle
 from corolla_core.protocol.receipt import NumericClass, Receipt, row_leaf
 from corolla_core.protocol.signature import recover
 from corolla_core.protocol.span import Span
@@ -123,6 +123,17 @@ def test_merkle_roots_and_branches_over_rows(vector: dict[str, Any]) -> None:
     assert merkle_root(leaves) == raw(vector["root"])
     branch = [(step["on_left"], raw(step["hash"])) for step in vector["branch"]]
     verify_merkle(raw(vector["root"]), leaves[vector["index"]], branch)
+
+
+@pytest.mark.parametrize("vector", VECTORS["manifests"], ids=lambda v: v["name"])
+def test_manifest_and_weight_roots(vector: dict[str, Any]) -> None:
+    config, front, head = (Hash32(raw(vector[f"{part}_root"])) for part in ("config", "front", "head"))
+    blocks = [Hash32(raw(root)) for root in vector["block_roots"]]
+    about = f'{{"blocks":{len(blocks)},"name":"{vector["name"]}"}}'.encode()
+    name = leaf_hash(b"model", len(about).to_bytes(4, "big"), about)
+    assert merkle_root([name, config, front, merkle_root(blocks), head]) == raw(vector["root"])
+    for span in vector["spans"]:
+        assert merkle_root(blocks[span["start"] : span["end"]]) == raw(span["weight_root"])
 
 
 @pytest.mark.parametrize("vector", VECTORS["receipts"], ids=lambda v: v["numeric_class"])

@@ -3,33 +3,15 @@ pragma solidity 0.8.30;
 
 import {MessageHashUtils} from "@openzeppelin/contracts/utils/cryptography/MessageHashUtils.sol";
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
+import {Manifest, ManifestLib} from "../libraries/ManifestLib.sol";
+import {Receipt, ReceiptLib} from "../libraries/ReceiptLib.sol";
+import {Sha256Tree} from "../libraries/Sha256Tree.sol";
 import {SumNode, SumTree} from "../libraries/SumTree.sol";
 import {Voucher, VoucherLib} from "../libraries/VoucherLib.sol";
 
 /// @title The protocol's pure functions, laid open to the shared vectors
 /// @notice For tests only; not deployed and not exported.
 contract ProtocolHarness {
-    /// @notice Receipt fields in the order of corolla_core/protocol/receipt.py.
-    struct Receipt {
-        uint64 chainId;
-        uint64 epoch;
-        bytes32 modelRoot;
-        uint64 spanStart;
-        uint64 spanEnd;
-        bytes32 weightRoot;
-        bytes32 numericClass;
-        bytes16 sessionId;
-        bytes32 clientNonce;
-        uint64 posStart;
-        uint64 nPos;
-        bytes32 inRoot;
-        bytes32 outRoot;
-        bytes32 upstreamReceiptHash;
-        bytes32 prevReceiptHash;
-        uint64 tIn;
-        uint64 tOut;
-    }
-
     bytes32 private constant DOMAIN_TYPEHASH =
         keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)");
 
@@ -78,24 +60,30 @@ contract ProtocolHarness {
     }
 
     function receiptHash(Receipt calldata receipt) external pure returns (bytes32) {
-        return keccak256(abi.encode(keccak256("corolla/receipt/v1"), receipt));
+        return ReceiptLib.hash(receipt);
     }
 
     function rowLeaf(bytes16 sessionId, uint64 position, bytes calldata row) external pure returns (bytes32) {
-        return sha256(abi.encodePacked(bytes1(0x00), sessionId, position, row));
+        return ReceiptLib.rowLeaf(sessionId, position, row);
     }
 
-    /// @notice The root that a branch of (sibling is on the left, sibling) pairs leads to, RFC 9162 hashing.
-    function merkleRoot(bytes32 leaf, bool[] calldata onLeft, bytes32[] calldata siblings)
+    function merkleRoot(bytes32[] calldata leaves) external pure returns (bytes32) {
+        return Sha256Tree.root(leaves, 0, leaves.length);
+    }
+
+    function verifyMerkle(bytes32 root, bytes32 leaf, uint256 index, uint256 size, bytes32[] calldata siblings)
         external
         pure
-        returns (bytes32 node)
+        returns (bool)
     {
-        node = leaf;
-        for (uint256 i = 0; i < siblings.length; ++i) {
-            node = onLeft[i]
-                ? sha256(abi.encodePacked(bytes1(0x01), siblings[i], node))
-                : sha256(abi.encodePacked(bytes1(0x01), node, siblings[i]));
-        }
+        return Sha256Tree.verify(root, leaf, index, size, siblings);
+    }
+
+    function manifestRoot(Manifest calldata manifest, bytes32[] calldata blockRoots) external pure returns (bytes32) {
+        return ManifestLib.root(manifest, blockRoots);
+    }
+
+    function weightRoot(bytes32[] calldata blockRoots, uint256 start, uint256 end) external pure returns (bytes32) {
+        return Sha256Tree.root(blockRoots, start, end);
     }
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from eth_utils.crypto import keccak
@@ -10,6 +10,7 @@ from eth_utils.crypto import keccak
 from corolla_core.chain.abi import load_abi
 from corolla_core.chain.account import Call
 from corolla_core.chain.devnet_keys import DEVNET_CHAIN_IDS
+from corolla_core.chain.faults import FaultParameters
 from corolla_core.chain.network import Network
 from corolla_core.chain.rpc import Chain, Transport, hex_int
 from corolla_core.chain.sender import TransactionSender
@@ -20,6 +21,8 @@ from corolla_core.protocol.units import ONE_NECTAR, Nectar
 
 _ADMIN_ROLE = bytes(32)
 _ESCROW_ROLE = keccak(text="ESCROW_ROLE")
+_SLASHER_ROLE = keccak(text="SLASHER_ROLE")
+_JAILER_ROLE = keccak(text="JAILER_ROLE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class Terms:
     audit_window: int = 30
     thaw_delay: int = 60
     timelock_delay: int = 0
+    faults: FaultParameters = field(default_factory=FaultParameters)
 
 
 async def deploy_all(
@@ -47,7 +51,7 @@ async def deploy_all(
     bootstrap: tuple[str, ...] = (),
     transport: Transport | None = None,
 ) -> Network:
-    """Deploy token, timelock, registry, models and escrow, hand governance to the timelock, return the network.
+    """Deploy token, timelock, registry, models, escrow and faults, hand governance to the timelock, return the network.
 
     The deployer gets the token's supply, is its minter on a devnet chain id, and proposes to and executes from the
     timelock. `unbonding_delay` overrides that of `terms`. Raises ChainUnreachable, TransactionReverted.
@@ -66,14 +70,18 @@ async def deploy_all(
         models = await _create(sender, "ModelRegistry")
         parameters = (terms.fee_bps, terms.lock_bps, terms.grace, terms.audit_window, terms.thaw_delay)
         escrow = await _create(sender, "Escrow", token, registry, timelock, parameters)
+        judged = (token, registry, models, escrow, timelock)
+        faults = await _create(sender, "Faults", *judged, terms.faults.words())
         roles = load_abi("NodeRegistry")
         for call in (
             roles.encode("grantRole", _ESCROW_ROLE, escrow),
+            roles.encode("grantRole", _SLASHER_ROLE, faults),
+            roles.encode("grantRole", _JAILER_ROLE, faults),
             roles.encode("grantRole", _ADMIN_ROLE, timelock),
             roles.encode("renounceRole", _ADMIN_ROLE, me),
         ):
             await sender.send(Call(registry, call, about="handing over the registry's roles"))
-    return Network(name, chain_id, rpc_url, token, registry, models, escrow, timelock, bootstrap)
+    return Network(name, chain_id, rpc_url, token, registry, models, escrow, timelock, bootstrap, faults)
 
 
 async def _create(sender: TransactionSender, contract: str, *arguments: Any) -> Address:
