@@ -11,6 +11,7 @@ const EXPORTED = {
   NodeRegistry: "contracts/NodeRegistry.sol",
   ModelRegistry: "contracts/ModelRegistry.sol",
   Escrow: "contracts/Escrow.sol",
+  ReputationOracle: "contracts/ReputationOracle.sol",
   TimelockController: "@openzeppelin/contracts/governance/TimelockController.sol",
 };
 const target = join(root, "..", "core", "corolla_core", "chain", "abi");
