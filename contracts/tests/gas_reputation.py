@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from brownie import accounts
 from validators import deploy_oracle
 from world import ONE_NECTAR, World
 
@@ -25,6 +24,6 @@ def reputation_gas(project: Any, world: World) -> dict[str, int]:
     gas["reveal scores of 4 nodes, first rating of each"] = revealed[0].gas_used
     gas["reveal scores of 4 nodes, fifth rating of each"] = revealed[-1].gas_used
     gas["settle 4 nodes of 5 ratings, first"] = validators.settle(epoch, *NODES).gas_used
-    epoch = validators.rate({rater: NODES for rater in RATERS})
+    epoch = validators.rate(dict.fromkeys(RATERS, NODES))
     gas["settle 4 nodes of 5 ratings, again"] = validators.settle(epoch, *NODES).gas_used
     return gas

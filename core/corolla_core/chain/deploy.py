@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from eth_utils.crypto import keccak
@@ -23,6 +23,18 @@ _ESCROW_ROLE = keccak(text="ESCROW_ROLE")
 
 
 @dataclass(frozen=True, slots=True)
+class ScoreTerms:
+    """How validators score nodes: `IReputationOracle.Parameters` in its order."""
+
+    commit_seconds: int = 60
+    reveal_seconds: int = 60
+    max_above: int = 6_553
+    min_ratings: int = 1
+    min_validator_stake: Nectar = Nectar(100 * ONE_NECTAR)  # noqa: RUF009 — an int
+    min_total_stake: Nectar = Nectar(100 * ONE_NECTAR)  # noqa: RUF009 — an int
+
+
+@dataclass(frozen=True, slots=True)
 class Terms:
     """What a network is deployed with; the defaults suit a devnet. Seconds, base units, and 1/10,000."""
 
@@ -35,6 +47,7 @@ class Terms:
     audit_window: int = 30
     thaw_delay: int = 60
     timelock_delay: int = 0
+    scores: ScoreTerms = ScoreTerms()
 
 
 async def deploy_all(
@@ -47,7 +60,7 @@ async def deploy_all(
     bootstrap: tuple[str, ...] = (),
     transport: Transport | None = None,
 ) -> Network:
-    """Deploy token, timelock, registry, models and escrow, hand governance to the timelock, return the network.
+    """Deploy all contracts, hand governance to the timelock, return the network.
 
     The deployer gets the token's supply, is its minter on a devnet chain id, and proposes to and executes from the
     timelock. `unbonding_delay` overrides that of `terms`. Raises ChainUnreachable, TransactionReverted.
@@ -66,6 +79,7 @@ async def deploy_all(
         models = await _create(sender, "ModelRegistry")
         parameters = (terms.fee_bps, terms.lock_bps, terms.grace, terms.audit_window, terms.thaw_delay)
         escrow = await _create(sender, "Escrow", token, registry, timelock, parameters)
+        reputation = await _create(sender, "ReputationOracle", registry, timelock, astuple(terms.scores))
         roles = load_abi("NodeRegistry")
         for call in (
             roles.encode("grantRole", _ESCROW_ROLE, escrow),
@@ -73,7 +87,7 @@ async def deploy_all(
             roles.encode("renounceRole", _ADMIN_ROLE, me),
         ):
             await sender.send(Call(registry, call, about="handing over the registry's roles"))
-    return Network(name, chain_id, rpc_url, token, registry, models, escrow, timelock, bootstrap)
+    return Network(name, chain_id, rpc_url, token, registry, models, escrow, timelock, bootstrap, reputation)
 
 
 async def _create(sender: TransactionSender, contract: str, *arguments: Any) -> Address:
