@@ -64,7 +64,7 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class ScoreSheet:
-    """A validator's scores of one epoch, in 1/65535: up to 64 nodes in ascending order, and the salt that hides them."""
+    """A validator's scores of an epoch, in 1/65535: up to 64 nodes in ascending order, and the salt that hides them."""
 
     nodes: tuple[Address, ...]
     scores: tuple[int, ...]
