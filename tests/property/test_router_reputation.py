@@ -118,10 +118,11 @@ def test_a_newcomer_in_reserve_is_used_before_a_bad_node_and_after_all_others() 
 def test_sybils_behind_one_owner_gain_no_more_traffic_than_one_node(seed: int, count: int) -> None:
     rng = random.Random(seed)
     swarm = random_swarm(rng)
-    start = rng.randrange(TOTAL - 1)
-    one = node(
-        0x1000, Span(start, rng.randint(start + 1, TOTAL)), slow=rng.uniform(0.002, 0.02), score=0.9, owner=MALLORY
-    )
+    for number in range(0x800, 0x800 + rng.randint(1, 4)):  # bargains in the midst of what the owner serves
+        start = rng.randrange(1, TOTAL - 1)
+        swarm.append(node(number, Span(start, rng.randint(start + 1, TOTAL)), slow=rng.uniform(0.001, 0.01)))
+    wide = Span(rng.randrange(2), TOTAL - rng.randrange(2))
+    one = node(0x1000, wide, slow=rng.uniform(0.005, 0.012), score=0.9, owner=MALLORY)
     sybils = [replace(one, account=address((0x1000 + n).to_bytes(20, "big"))) for n in range(count)]
     alone = find_route([*swarm, one], WANT)
     many = find_route([*swarm, *sybils], WANT)
