@@ -28,6 +28,7 @@ from corolla.wallet import Wallet, WalletPolicy
 from corolla_core.chain.models import Models
 from corolla_core.chain.network import Network, resolve_network
 from corolla_core.chain.registry import Registry
+from corolla_core.chain.reputation import Reputation
 from corolla_core.chain.rpc import Chain
 from corolla_core.config import home
 from corolla_core.model.sampling import SamplingParams
@@ -235,7 +236,9 @@ class AsyncClient:
 
         links = Links(connect)
         stack.push_async_callback(links.close)
-        peers = Peers(StakedLookup(found, Registry(chain)), model.root, model.num_blocks, rtt=links.rtt)
+        oracle = Reputation(chain) if self.network.has_reputation else None
+        staked = StakedLookup(found, Registry(chain), oracle)
+        peers = Peers(staked, model.root, model.num_blocks, rtt=links.rtt, standing=staked.standing)
         wallet = Wallet(
             signer=self._signer,
             payer=self.account,

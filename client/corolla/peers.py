@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -10,6 +11,7 @@ from typing import Protocol
 import structlog
 
 from corolla.router import Candidate
+from corolla.standing import NEUTRAL_SCORE, Standing
 from corolla_core.protocol.errors import NetworkError, PeerMisbehaved, PeerUnreachable
 from corolla_core.protocol.ids import Address, ModelRoot
 from corolla_core.swarm.announcement import Announcement, NodeState
@@ -33,7 +35,8 @@ class Lookup(Protocol):
 
 
 class Peers:
-    """Who serves one model. `rtt` gives measured round trips in seconds, None where there is none yet."""
+    """Who serves one model. `rtt` gives measured round trips in seconds, None where there is none yet; `standing` what
+    the chain says of a node, by default that all are newcomers."""
 
     def __init__(
         self,
@@ -42,12 +45,16 @@ class Peers:
         num_blocks: int,
         *,
         rtt: Callable[[Address], float | None],
+        standing: Callable[[Address], Standing] = lambda _account: Standing(),
         clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
     ) -> None:
         self.model_root = model_root
         self.num_blocks = num_blocks
         self._directory = directory
         self._rtt = rtt
+        self._standing = standing
+        self._rng = rng or random.Random()
         self._clock = clock
         self._known: dict[Address, Announcement] = {}
         self._looked_up_at: float | None = None
@@ -78,13 +85,24 @@ class Peers:
         """Everything last looked up."""
         return list(self._known.values())
 
+    def newcomers_turn(self, share: float) -> bool:
+        """Whether a session may choose among newcomers: drawn once a session, not once a node, so that a hundred of
+        them are together as likely to be chosen as one."""
+        return self._rng.random() < share
+
     def candidates(
-        self, *, tokens: int, wire_dtype: str, batch: int = 1, max_price: int | None = None
+        self,
+        *,
+        tokens: int,
+        wire_dtype: str,
+        batch: int = 1,
+        max_price: int | None = None,
+        newcomers: bool = True,
     ) -> list[Candidate]:
         """Nodes that take new sessions, speak `wire_dtype`, have room for `batch` rows of `tokens` positions, and
-        ask at most `max_price` per token and block; shunned ones not."""
+        ask at most `max_price` per token and block; shunned ones not. Newcomers are in reserve without `newcomers`."""
         return [
-            Candidate(a.account, a.span, a.price, _seconds_per_block(a), self._rtt(a.account) or _DEFAULT_RTT)
+            self._candidate(a, newcomers)
             for a in self._known.values()
             if a.state is NodeState.ONLINE
             and wire_dtype in a.wire_dtypes
@@ -93,6 +111,21 @@ class Peers:
             and a.span.end <= self.num_blocks
             and not self.shunned(a.account)
         ]
+
+    def _candidate(self, announcement: Announcement, newcomers: bool) -> Candidate:
+        account = announcement.account
+        standing = self._standing(account)
+        newcomer = standing.score is None
+        return Candidate(
+            account=account,
+            span=announcement.span,
+            price=announcement.price,
+            seconds_per_block=_seconds_per_block(announcement),
+            rtt=self._rtt(account) or _DEFAULT_RTT,
+            score=NEUTRAL_SCORE if standing.score is None else standing.score,
+            owner=standing.owner,
+            in_reserve=newcomer and not newcomers,
+        )
 
     def endpoint(self, account: Address) -> Endpoint:
         """Raises PeerUnreachable for a node the directory does not know."""

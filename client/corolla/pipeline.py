@@ -30,6 +30,7 @@ from corolla_core.protocol.errors import (
     TrancheUnknown,
 )
 from corolla_core.protocol.ids import Address, Hash32, SessionId, address_bytes
+from corolla_core.protocol.reputation import ReputationTerms
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.units import Nectar
 from corolla_core.swarm.messages import Branch, Close, Open, Opened, Receipt, amount
@@ -44,9 +45,10 @@ class Policy:
     """How a session picks and treats nodes. Times are seconds.
 
     `price_importance`: see `Preference.balanced`. `spares`: chains of substitutes per hop that a tranche has leaves
-    for. `max_price`: nodes that ask more per token and block are never used. `window_bytes`: how much of a prompt may
-    be on its way at once. `patience`: how long to look for a route that is not there. `step`: how long a step may take,
-    and `step_per_token` what each of its tokens adds.
+    for. `max_price`: nodes that ask more per token and block are never used. `newcomer_share`: the share of sessions
+    that may choose among nodes without a score; the others use those only where nobody else serves. `window_bytes`: how
+    much of a prompt may be on its way at once. `patience`: how long to look for a route that is not there. `step`: how
+    long a step may take, and `step_per_token` what each of its tokens adds.
     """
 
     wire_dtype: str = "float32"
@@ -56,6 +58,7 @@ class Policy:
     price_importance: float = 0.5
     spares: int = 2
     max_price: int | None = None
+    newcomer_share: float = ReputationTerms().newcomer_share
     patience: float = 15.0
     open_patience: float = 3.0
     connect: float = 5.0
@@ -103,6 +106,7 @@ class Pipeline:
         self._wiring = Wiring(session, wallet, Patience(self.policy.answer, self.policy.step_per_token), lose=self.lose)
         self._opening: dict[Address, Hop] = {}
         self._lost_here: set[Address] = set()
+        self._newcomers = peers.newcomers_turn(self.policy.newcomer_share)
 
     @property
     def whole(self) -> bool:
@@ -205,6 +209,7 @@ class Pipeline:
             batch=self.shape.batch,
             wire_dtype=self.policy.wire_dtype,
             max_price=self.policy.max_price,
+            newcomers=self._newcomers,
         )
 
     def _choose(
@@ -216,6 +221,7 @@ class Pipeline:
                 c
                 for c in candidates
                 if c.span.overlaps(gap)
+                and not c.bad
                 and self._wallet.has_leaf(self._want(Leg(c.account, _common(c.span, gap), c.price)))
             ]
             with contextlib.suppress(NoRoute):

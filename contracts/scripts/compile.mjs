@@ -12,6 +12,7 @@ const EXPORTED = {
   ModelRegistry: "contracts/ModelRegistry.sol",
   Escrow: "contracts/Escrow.sol",
   Faults: "contracts/Faults.sol",
+  ReputationOracle: "contracts/ReputationOracle.sol",
   TimelockController: "@openzeppelin/contracts/governance/TimelockController.sol",
 };
 const target = join(root, "..", "core", "corolla_core", "chain", "abi");

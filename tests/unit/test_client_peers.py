@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from time import time
 
 import pytest
 
 from corolla.peers import Peers
+from corolla.router import Preference, find_route
+from corolla.standing import NEUTRAL_SCORE, Standing
 from corolla_core.protocol.ids import Address, Hash32, ModelRoot, address
 from corolla_core.protocol.receipt import NumericClass
 from corolla_core.protocol.span import Span
@@ -61,3 +64,40 @@ async def test_a_node_that_asks_more_than_the_highest_price_is_not_used() -> Non
     assert await usable(max_price=11) == [CHEAP, DEAR]
     assert await usable(max_price=10) == [CHEAP]
     assert await usable(max_price=9) == []
+
+
+class Crowd:
+    """One known node, and newcomers that ask less."""
+
+    def __init__(self, newcomers: int) -> None:
+        self.newcomers = [address((1000 + n).to_bytes(20, "big")) for n in range(newcomers)]
+
+    async def lookup(self, model_root: ModelRoot, num_blocks: int) -> list[Announcement]:
+        cheap = [announced(account, price=1, room=100) for account in self.newcomers]
+        return [announced(DEAR, price=1000, room=100), *cheap]
+
+    def standing(self, account: Address) -> Standing:
+        return Standing(score=0.6 if account == DEAR else None)
+
+
+@pytest.mark.parametrize("newcomers", [1, 50])
+async def test_newcomers_get_their_share_of_the_sessions_however_many_they_are(newcomers: int) -> None:
+    crowd, share, sessions = Crowd(newcomers), 0.25, 400
+    peers = Peers(crowd, ROOT, 4, rtt=lambda _account: None, standing=crowd.standing, rng=random.Random(1))
+    await peers.refresh()
+    got = 0
+    for _ in range(sessions):
+        turn = peers.newcomers_turn(share)
+        found = peers.candidates(tokens=1, wire_dtype="float32", newcomers=turn)
+        got += find_route(found, Span(0, 4), preference=Preference(0.001))[0].account != DEAR
+    assert got / sessions == pytest.approx(share, abs=0.07)
+
+
+async def test_a_newcomer_counts_as_neutral_and_where_nobody_is_known_all_are_used() -> None:
+    peers = Peers(Listed(), ROOT, 4, rtt=lambda _account: None)
+    await peers.refresh()
+    found = peers.candidates(tokens=1, wire_dtype="float32", newcomers=False)
+    assert {c.score for c in found} == {NEUTRAL_SCORE}
+    assert all(c.in_reserve for c in found)
+    assert len(find_route(found, Span(0, 4))) == 1
+    assert (peers.newcomers_turn(0.0), peers.newcomers_turn(1.0)) == (False, True)

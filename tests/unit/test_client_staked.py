@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
 import pytest
 
 from corolla.staked import CONCURRENCY, MOST_STRANGERS, STANDING_SECONDS, StakedLookup
+from corolla.standing import Standing
+from corolla_core.chain.registry import NodeRecord
+from corolla_core.chain.reputation import NodeScore
 from corolla_core.protocol.errors import ChainUnreachable
 from corolla_core.protocol.ids import Address, ModelRoot, address
+from corolla_core.protocol.units import Nectar, UnixTime
 from corolla_core.swarm.announcement import Announcement
 
 pytestmark = pytest.mark.anyio
@@ -19,9 +24,18 @@ HONEST, STRANGER = (address(bytes([n]) * 20) for n in (1, 2))
 ROOT = ModelRoot(bytes(32))
 
 
+OWNER = address(bytes([7]) * 20)
+
+
 @dataclass(frozen=True)
 class Named:
     account: Address
+
+
+def recorded(account: Address, *, active: bool) -> NodeRecord:
+    """What a registry says of a node that OWNER staked for."""
+    nothing, never = Nectar(0), UnixTime(0)
+    return NodeRecord(OWNER, b"", nothing, nothing, never, nothing, never, never, active)
 
 
 @dataclass
@@ -36,11 +50,11 @@ class World:
     async def lookup(self, model_root: ModelRoot, num_blocks: int) -> list[Announcement]:
         return cast(list[Announcement], [Named(HONEST), Named(STRANGER)])
 
-    async def is_active(self, account: Address) -> bool:
+    async def node(self, account: Address) -> NodeRecord:
         self.asked += 1
         if self.down:
             raise ChainUnreachable("down")
-        return account in self.active
+        return recorded(account, active=account in self.active)
 
 
 async def accounts(staked: StakedLookup) -> list[Address]:
@@ -87,13 +101,13 @@ class Flood:
         flood = [Named(address(n.to_bytes(20, "big"))) for n in range(1000, 1000 + self.strangers)]
         return cast(list[Announcement], [*flood, Named(HONEST)])
 
-    async def is_active(self, account: Address) -> bool:
+    async def node(self, account: Address) -> NodeRecord:
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         await asyncio.sleep(0)
         self.at_once -= 1
         self.asked.append(account)
-        return account == HONEST
+        return recorded(account, active=account == HONEST)
 
 
 async def test_a_flood_of_strangers_neither_starves_a_known_node_nor_floods_the_registry() -> None:
@@ -106,3 +120,54 @@ async def test_a_flood_of_strangers_neither_starves_a_known_node_nor_floods_the_
     assert HONEST in world.asked[:CONCURRENCY]
     assert len(world.asked) == 1 + MOST_STRANGERS
     assert world.most_at_once <= CONCURRENCY
+
+
+@dataclass
+class Oracle:
+    """Scores of some nodes, and what was asked for together."""
+
+    known: dict[Address, NodeScore]
+    asked: list[Sequence[Address]] = field(default_factory=list)
+    down: bool = False
+
+    async def scores(self, nodes: Sequence[Address]) -> Mapping[Address, NodeScore | None]:
+        self.asked.append(list(nodes))
+        if self.down:
+            raise ChainUnreachable("down")
+        return {node: self.known.get(node) for node in nodes}
+
+
+async def test_scores_of_active_nodes_are_asked_in_one_call_and_kept_as_long_as_their_stake() -> None:
+    world, oracle = World(active={HONEST, STRANGER}), Oracle({HONEST: NodeScore(65_535, 3)})
+    staked = StakedLookup(world, world, oracle, clock=lambda: world.now)
+    assert staked.standing(HONEST) == Standing(None, None)
+    await accounts(staked)
+    await accounts(staked)
+    assert oracle.asked == [[HONEST, STRANGER]]
+    assert staked.standing(HONEST) == Standing(OWNER, 1.0)
+    assert staked.standing(STRANGER) == Standing(OWNER, None)
+    world.now, oracle.known = STANDING_SECONDS, {HONEST: NodeScore(0, 4)}
+    await accounts(staked)
+    assert staked.standing(HONEST) == Standing(OWNER, 0.0)
+
+
+async def test_nobody_asks_for_the_scores_of_nodes_without_stake() -> None:
+    world, oracle = World(), Oracle({})
+    await accounts(StakedLookup(world, world, oracle, clock=lambda: world.now))
+    assert oracle.asked == [[HONEST]]
+
+
+async def test_an_oracle_that_does_not_answer_leaves_the_scores_known_before() -> None:
+    world, oracle = World(), Oracle({HONEST: NodeScore(65_535, 3)})
+    staked = StakedLookup(world, world, oracle, clock=lambda: world.now)
+    await accounts(staked)
+    world.now, oracle.down = STANDING_SECONDS, True
+    assert await accounts(staked) == [HONEST]
+    assert staked.standing(HONEST).score == 1.0
+
+
+async def test_without_an_oracle_every_node_is_a_newcomer() -> None:
+    world = World()
+    staked = StakedLookup(world, world, clock=lambda: world.now)
+    await accounts(staked)
+    assert staked.standing(HONEST) == Standing(OWNER, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from eth_utils.crypto import keccak
@@ -26,6 +27,18 @@ _JAILER_ROLE = keccak(text="JAILER_ROLE")
 
 
 @dataclass(frozen=True, slots=True)
+class ScoreTerms:
+    """How validators score nodes: `IReputationOracle.Parameters` in its order."""
+
+    commit_seconds: int = 60
+    reveal_seconds: int = 60
+    max_above: int = 6_553
+    min_ratings: int = 1
+    min_validator_stake: Nectar = Nectar(100 * ONE_NECTAR)  # noqa: RUF009 — an int
+    min_total_stake: Nectar = Nectar(100 * ONE_NECTAR)  # noqa: RUF009 — an int
+
+
+@dataclass(frozen=True, slots=True)
 class Terms:
     """What a network is deployed with; the defaults suit a devnet. Seconds, base units, and 1/10,000."""
 
@@ -39,6 +52,7 @@ class Terms:
     thaw_delay: int = 60
     timelock_delay: int = 0
     faults: FaultParameters = field(default_factory=FaultParameters)
+    scores: ScoreTerms = ScoreTerms()
 
 
 async def deploy_all(
@@ -52,6 +66,7 @@ async def deploy_all(
     transport: Transport | None = None,
 ) -> Network:
     """Deploy token, timelock, registry, models, escrow and faults, hand governance to the timelock, return the network.
+    """Deploy all contracts, hand governance to the timelock, return the network.
 
     The deployer gets the token's supply, is its minter on a devnet chain id, and proposes to and executes from the
     timelock. `unbonding_delay` overrides that of `terms`. Raises ChainUnreachable, TransactionReverted.
@@ -72,6 +87,7 @@ async def deploy_all(
         escrow = await _create(sender, "Escrow", token, registry, timelock, parameters)
         judged = (token, registry, models, escrow, timelock)
         faults = await _create(sender, "Faults", *judged, terms.faults.words())
+        reputation = await _create(sender, "ReputationOracle", registry, timelock, astuple(terms.scores))
         roles = load_abi("NodeRegistry")
         for call in (
             roles.encode("grantRole", _ESCROW_ROLE, escrow),
@@ -82,6 +98,7 @@ async def deploy_all(
         ):
             await sender.send(Call(registry, call, about="handing over the registry's roles"))
     return Network(name, chain_id, rpc_url, token, registry, models, escrow, timelock, bootstrap, faults)
+    return Network(name, chain_id, rpc_url, token, registry, models, escrow, timelock, bootstrap, reputation)
 
 
 async def _create(sender: TransactionSender, contract: str, *arguments: Any) -> Address:

@@ -21,6 +21,7 @@ class Network:
     """Everything a machine must know to take part. Contracts are checksummed addresses; `bootstrap` are multiaddrs.
 
     `faults` is the zero address on a network that was deployed without it.
+    `reputation` is the zero address on a network without one.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Network:
     timelock: Address | None = None
     bootstrap: tuple[str, ...] = ()
     faults: Address = ZERO_ADDRESS
+    reputation: Address = ZERO_ADDRESS
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -42,8 +44,13 @@ class Network:
         if not self.rpc_url.startswith(("http://", "https://")):
             raise ConfigError("rpc_url is an http:// or https:// address")
         for contract in (self.token, self.registry, self.models, self.escrow, self.timelock, self.faults):
+        for contract in (self.token, self.registry, self.models, self.escrow, self.timelock, self.reputation):
             if contract is not None and contract != _checked(contract):
                 raise ConfigError(f"{contract} is not checksummed")
+
+    @property
+    def has_reputation(self) -> bool:
+        return self.reputation != ZERO_ADDRESS
 
     @property
     def domain(self) -> Domain:
