@@ -11,11 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from corolla_validator.auditor import Auditor
-from corolla_validator.evidence_folder import EvidenceFolder
-from corolla_validator.examiner import Examiner
-from corolla_validator.ports import Charge
-from corolla_validator.rounds import TRIES, Plan, Rounds
 from signed_sessions import inputs, session, signer, strict, tiny_llama
 from torch import Tensor
 
@@ -36,6 +31,11 @@ from corolla_core.protocol.verdict import Outcome
 from corolla_core.store.store import Store
 from corolla_core.store.validator_store import ValidatorStore
 from corolla_core.swarm.announcement import Announcement, NodeState
+from corolla_validator.auditor import Auditor
+from corolla_validator.evidence_folder import EvidenceFolder
+from corolla_validator.examiner import Examiner
+from corolla_validator.ports import Charge
+from corolla_validator.rounds import TRIES, Plan, Rounds
 
 pytestmark = pytest.mark.anyio
 SPAN = Span(1, 3)
@@ -328,6 +328,22 @@ async def test_every_verdict_can_be_judged_again_from_its_evidence(world: World)
         again = world.auditor.judge(world.evidence.read(record.evidence))
         assert (again.statistics, again.verdict) == (record.statistics, record.verdict)
     assert {record.evidence for record in world.books.audits()} == set(world.evidence.names())
+
+
+async def test_a_juror_judges_a_disputed_chain_by_itself_up_to_the_very_receipt(world: World) -> None:
+    world.serve("cheat", "c1", 1)
+    world.new_rounds(Plan(Fraction(0), quiet=2.0))
+    await world.pass_rounds(2)
+    second = world.swarm.entries[CHEAT.address][1].receipt.hash()
+    assert await world.rounds.outcome_of(CHEAT.address, second) is Outcome.FAILED
+    assert [record.head for record in world.books.audits()] == [second]
+    opened = world.swarm.opened
+    assert await world.rounds.outcome_of(CHEAT.address, second) is Outcome.FAILED  # from its books
+    assert world.swarm.opened == opened
+    assert await world.rounds.outcome_of(CHEAT.address, Hash32(b"\x07" * 32)) is None
+    world.swarm.refusing.add(CHEAT.address)
+    with pytest.raises(OpeningUnavailable):
+        await world.rounds.outcome_of(CHEAT.address, world.swarm.entries[CHEAT.address][2].receipt.hash())
 
 
 async def test_damaged_evidence_is_a_typed_error(world: World, tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ from corolla_core.protocol.errors import (
     OpeningUnavailable,
     ServingError,
 )
-from corolla_core.protocol.ids import Address, Hash32, ModelRoot
+from corolla_core.protocol.ids import ZERO_HASH, Address, Hash32, ModelRoot
 from corolla_core.protocol.receipt_chain import ChainKey, Fork, Linked
 from corolla_core.protocol.suspicion import Standing, Suspicion
+from corolla_core.protocol.verdict import Outcome
 from corolla_core.store.store import Store
 from corolla_core.store.validator_store import AuditRecord, ValidatorStore
 from corolla_core.swarm.announcement import Announcement
@@ -83,6 +84,7 @@ class Rounds:
         self.plan = plan or Plan()
         self._reader = Reader(nodes, store, since=int((clock() - self.plan.window) * 1000))
         self._watch = Watchlist(quiet=self.plan.quiet)
+        self._online: dict[Address, Announcement] = {}
         self._drawn: list[_Drawn] = []
         self._forked: set[ChainKey] = set()
         self._charges: list[Charge] = []
@@ -104,7 +106,8 @@ class Rounds:
     async def round(self) -> None:
         """Raises NetworkError when the directory, ChainError when the chain, StoreError when the store fails; what a
         node does wrong raises nothing."""
-        online = {node.account: node for node in await self._directory.lookup(self._model_root, self._num_blocks)}
+        found_online = await self._directory.lookup(self._model_root, self._num_blocks)
+        online = self._online = {node.account: node for node in found_online}
         height = await self._beacons.height()
         grown = await asyncio.gather(*(self._reader.read(node) for node in online.values()))
         for linked in (one for found in grown for one in found):
@@ -138,6 +141,26 @@ class Rounds:
                 hashes = tuple(signed.receipt.hash() for signed in linked.chain)
                 self._charges.append(Charge(chain[-1], record.evidence, hashes))
         return record
+
+    async def outcome_of(self, account: Address, head: Hash32) -> Outcome | None:
+        """What is to be said of a node's chain up to the receipt with this hash; None where that cannot be had.
+
+        Raises as `Examiner.examine` does.
+        """
+        known = await self._store.run(self._books.audit_up_to, account, head)
+        if known is not None:
+            return known.verdict.outcome
+        signed = await self._store.run(self._books.receipt, head)
+        node = self._online.get(account)
+        if signed is None or node is None:
+            return None
+        for linked in await self._reader.chains(account, signed.receipt.session_id):
+            hashes = [one.receipt.hash() for one in linked.chain]
+            if head in hashes:
+                chain = linked.chain[: hashes.index(head) + 1]
+                record = await self._examiner.examine(node, chain, beacon=ZERO_HASH)
+                return None if record is None else record.verdict.outcome
+        return None
 
     async def _prosecute(self) -> None:
         """Take to court what was found; what the chain does not take now stays for the next round."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 from eth_utils.crypto import keccak
@@ -65,7 +64,6 @@ async def deploy_all(
     bootstrap: tuple[str, ...] = (),
     transport: Transport | None = None,
 ) -> Network:
-    """Deploy token, timelock, registry, models, escrow and faults, hand governance to the timelock, return the network.
     """Deploy all contracts, hand governance to the timelock, return the network.
 
     The deployer gets the token's supply, is its minter on a devnet chain id, and proposes to and executes from the
@@ -97,8 +95,7 @@ async def deploy_all(
             roles.encode("renounceRole", _ADMIN_ROLE, me),
         ):
             await sender.send(Call(registry, call, about="handing over the registry's roles"))
-    return Network(name, chain_id, rpc_url, token, registry, models, escrow, timelock, bootstrap, faults)
-    return Network(name, chain_id, rpc_url, token, registry, models, escrow, timelock, bootstrap, reputation)
+    return Network(name, chain_id, rpc_url, *judged, bootstrap, faults=faults, reputation=reputation)
 
 
 async def _create(sender: TransactionSender, contract: str, *arguments: Any) -> Address:

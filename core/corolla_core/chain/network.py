@@ -20,8 +20,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,47}")
 class Network:
     """Everything a machine must know to take part. Contracts are checksummed addresses; `bootstrap` are multiaddrs.
 
-    `faults` is the zero address on a network that was deployed without it.
-    `reputation` is the zero address on a network without one.
+    `faults` and `reputation` are the zero address on a network without them.
     """
 
     name: str
@@ -43,8 +42,8 @@ class Network:
             raise ConfigError(f"not a chain id: {self.chain_id}")
         if not self.rpc_url.startswith(("http://", "https://")):
             raise ConfigError("rpc_url is an http:// or https:// address")
-        for contract in (self.token, self.registry, self.models, self.escrow, self.timelock, self.faults):
-        for contract in (self.token, self.registry, self.models, self.escrow, self.timelock, self.reputation):
+        core = (self.token, self.registry, self.models, self.escrow, self.timelock)
+        for contract in (*core, self.faults, self.reputation):
             if contract is not None and contract != _checked(contract):
                 raise ConfigError(f"{contract} is not checksummed")
 

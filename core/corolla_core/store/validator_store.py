@@ -77,6 +77,13 @@ class ValidatorStore(ReceiptLog):
             row = connection.execute(select(audits).where(audits.c.evidence == evidence)).first()
         return None if row is None else _record(row)
 
+    def audit_up_to(self, node: Address, head: Hash32) -> AuditRecord | None:
+        """An audit of a node whose last receipt was this one."""
+        query = select(audits).where(audits.c.node == node, audits.c.head == head).limit(1)
+        with self._store.transaction() as connection:
+            row = connection.execute(query).first()
+        return None if row is None else _record(row)
+
     def audits(
         self, *, node: Address | None = None, outcome: Outcome | None = None, limit: int | None = None
     ) -> list[AuditRecord]:

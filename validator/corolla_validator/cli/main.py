@@ -1,4 +1,4 @@
-"""`validator`: measure honest noise, and set the thresholds nodes are judged by."""
+"""`validator`: audit what nodes sign for, and measure the honest noise they are judged by."""
 
 from __future__ import annotations
 
@@ -15,20 +15,17 @@ from corolla_core.protocol.errors import ConfigError, InvalidInput
 from corolla_core.protocol.receipt import NumericClass
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.verdict import PICO, Thresholds
+from corolla_validator.cli import audits
 from corolla_validator.cli.terminal import emit, errors, progress_lines
 
 app = typer.Typer(
     name="validator",
-    help="Measure what honest work looks like, and judge nodes by it.",
+    help="Audit what nodes sign for, and measure what honest work looks like.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-
-@app.callback()
-def root() -> None:
-    """Measure what honest work looks like, and judge nodes by it."""
+audits.add_to(app)
 
 
 @app.command()
