@@ -134,12 +134,15 @@ def split(
     network = max(0.0, swarm - inside - ends) / links * 1e3
     paying = of("pay") + of("voucher") / DEFAULT_CHUNK_TOKENS
     share = NODES * (paying / 1e3 + promising / DEFAULT_CHUNK_TOKENS) / swarm
+    receipting = of("receipt")
     return [
         record("overhead a hop, all in: (swarm - plain) / hops", (swarm - plain) / NODES * 1e3, "ms"),
         record("a hop: compute", of("compute"), "ms", baseline=plain / NODES * 1e3),
         record("a hop: serialization", of("decode", "encode"), "ms"),
         record("a hop: waiting for the compute thread and hand-over", of("queue", "deliver"), "ms"),
         record("a hop: payment check and voucher, spread over its chunk", paying, "ms"),
+        record("a hop: receipt, signed and its rows kept, spread over its chunk", receipting, "ms"),
+        record("receipts' share of the time a token", NODES * receipting / 1e3 / swarm * 100, "%"),
         record("a link: network and event loops, by difference", network, "ms"),
         record("client's own ends a token: embedding, head, sampling", ends * 1e3, "ms"),
         record("client: one voucher, signed and on disk", promising * 1e3, "ms"),
@@ -148,11 +151,13 @@ def split(
 
 
 def decode_timings(node: DevnetNode) -> dict[str, float]:
-    """A node's median milliseconds of each part of a one-token step, and of taking in one voucher."""
+    """A node's median milliseconds of each part of a one-token step, of taking in one voucher, and of processor time
+    for the receipt of a position."""
     status: dict[str, Any] = json.loads((node.home / "node" / "status.json").read_text())
     timings = status["timings"]
     medians: dict[str, float] = dict(timings["decode"]["median_ms"])
     medians["voucher"] = 1e3 * timings["voucher_seconds"] / max(1, timings["vouchers"])
+    medians["receipt"] = 1e3 * timings["receipt_seconds"] / max(1, timings["receipted"])
     return medians
 
 

@@ -119,7 +119,11 @@ class FakeDisk:
     sessions: list[Any] = field(default_factory=list)
     nonces: set[bytes] = field(default_factory=set)
     places: dict[Hash32, Place] = field(default_factory=dict)
+    folder: Path = field(default_factory=lambda: Path(mkdtemp()))
     failing: CorollaError | None = None
+
+    def __post_init__(self) -> None:
+        finalize(self, rmtree, self.folder)
 
     async def write(self, batch: Batch) -> None:
         await asyncio.sleep(0)
@@ -133,9 +137,7 @@ class FakeDisk:
 
     @cached_property
     def archive(self) -> Archive:
-        folder = mkdtemp()
-        finalize(self, rmtree, folder)
-        return Archive(Path(folder), limit=2**24, clock=time)
+        return Archive(self.folder, limit=2**24, clock=time)
 
     async def place(self, receipt: Hash32) -> Place | None:
         return self.places.get(receipt)
@@ -305,6 +307,7 @@ async def running_node(
             await writer
             await loop.run_in_executor(None, scheduler.stop)
             signing.shutdown()
+            server.close()
             disk.archive.close()
             disk.failing = None
 

@@ -23,6 +23,15 @@ class _StatusCollector(Collector):
             yield GaugeMetricFamily(f"corolla_node_{name}", f"{name} of the node", value=float(status[name]))
         for name in _COUNTERS:
             yield CounterMetricFamily(f"corolla_node_{name}", f"{name} since start", value=float(status[name]))
+        receipts = status["timings"]
+        yield CounterMetricFamily(
+            "corolla_node_receipted_positions",
+            "positions signed for since start",
+            value=float(receipts["receipted"]),
+        )
+        yield CounterMetricFamily(
+            "corolla_node_receipt_seconds", "processor time for receipts since start", value=receipts["receipt_seconds"]
+        )
         for kind in ("decode", "prefill"):
             medians = GaugeMetricFamily(
                 f"corolla_node_{kind}_milliseconds", f"median of each part of a {kind} step", labels=["part"]

@@ -14,6 +14,7 @@ from corolla_core.protocol.span import Span
 from corolla_core.protocol.sumtree import SumNode
 from corolla_core.protocol.units import Nectar, UnixTime
 from corolla_core.protocol.voucher import SignedVoucher
+from corolla_core.store.kept_rows import Place
 from corolla_core.swarm.messages import AnyMessage, Endpoint
 
 Clock = Callable[[], float]
@@ -109,6 +110,10 @@ class Memory(Protocol):
         ...
 
     async def charged(self, tranche_id: TrancheId) -> Nectar: ...
+
+    async def place(self, receipt: Hash32) -> Place | None:
+        """Where the rows under a receipt lie."""
+        ...
 
     async def claim_nonce(self, nonce: bytes, session: SessionId, client: Address) -> None:
         """Returns once it is on disk that a session was opened with this nonce. Raises NonceReused where one was."""

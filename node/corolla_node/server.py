@@ -34,6 +34,7 @@ from corolla_core.swarm.messages import (
     AnyMessage,
     Ask,
     AskReceipts,
+    AskOpening,
     Branch,
     Close,
     Closed,
@@ -54,6 +55,7 @@ from corolla_node.errands import Errands
 from corolla_node.feed import Feed
 from corolla_node.kept_rows import kept_bytes
 from corolla_node.kv_pool import KvPool, Share
+from corolla_node.openings import Openings
 from corolla_node.ports import Blocks, Link
 from corolla_node.session import Session
 from corolla_node.steps import Agreement
@@ -88,6 +90,7 @@ class Server:
         desk.links.handler = self
         self._kv = kv
         self._tasks = Errands(tasks)
+        self._openings = Openings(desk.archive, desk.memory.place, tasks=self._tasks, clock=desk.loop.time)
         self._sessions: dict[SessionId, Session] = {}
         self._ending: dict[SessionId, Session] = {}
         self._opening: Counter[Address] = Counter()
@@ -145,6 +148,8 @@ class Server:
                     self._of_client(conn, message.session).rewire(message)
                 case Close():
                     self._close(conn, message)
+                case AskOpening():
+                    self._openings.ask(conn, message)
                 case Ask():
                     conn.send(self.info())
                 case AskReceipts():
@@ -164,6 +169,10 @@ class Server:
         for session in self._sessions.values():
             if session.client is conn:
                 self._orphan(session)
+
+    def close(self) -> None:
+        """Once nobody can ask any more. Waits for what is being read from the disk."""
+        self._openings.close()
 
     async def drain(self, patience: float) -> None:
         """Take no new session; return when the last has ended, or end them after `patience` seconds."""

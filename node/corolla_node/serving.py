@@ -118,6 +118,7 @@ async def serving(
             await asyncio.sleep(0)
             await asyncio.to_thread(signing.shutdown)
             await asyncio.sleep(0)
+            await asyncio.to_thread(server.close)
             archive.close()
             await bookkeeper.stop()
             await writer

@@ -84,6 +84,8 @@ ANY_MESSAGE = st.one_of(
     ),
     st.builds(messages.Rewire, sessions, st.none() | endpoints, counts, st.none() | accounts),
     st.builds(messages.Pay, hashes, amounts, hashes, signatures),
+    st.builds(messages.AskOpening, hashes, st.lists(counts, max_size=4), st.booleans(), st.booleans()),
+    st.builds(messages.Opening, hashes, st.lists(st.lists(hashes, max_size=3), max_size=3), tensors),
     st.builds(messages.Close, sessions),
     st.builds(messages.Ask),
     st.builds(messages.AskReceipts, bigs, hashes),

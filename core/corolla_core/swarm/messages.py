@@ -10,7 +10,7 @@ exactly the raw bytes of that tensor. The life of a session:
       │ Pay ────────────────────▶ │   (to each node, ahead of the work)
       │ Step ───────────────────▶ │ Step ────────────────────▶ │
       │ ◀──────────────────────────────────────────── Result   │   (once per step)
-      │ ◀─────────────── Receipt  │   (each node, once per chunk)
+      │ ◀─────────────── Receipt  │ Receipt ─────────────────▶ │   (each node, once per chunk)
       │ Close ──────────────────▶ │
 
 A node that dies is replaced by `Open` on a standby, then `Rewire` on the node before it (which replays the rows it
@@ -168,7 +168,7 @@ class Paid(Message, frozen=True):
 
 
 class Receipt(Message, frozen=True):
-    """Node to client: one signed receipt, fields as in `protocol.receipt.Receipt`."""
+    """Node to client, and to the next node: one signed receipt, fields as in `protocol.receipt.Receipt`."""
 
     chain_id: Big
     epoch: Big
@@ -188,6 +188,26 @@ class Receipt(Message, frozen=True):
     t_in: Big
     t_out: Big
     signature: Signature
+
+
+class AskOpening(Message, frozen=True):
+    """Anyone to node: show the rows under the receipt with this hash. `positions` empty: all of them."""
+
+    receipt: Hash
+    positions: Annotated[list[Count], Meta(max_length=64)] = []
+    inputs: bool = True
+    outputs: bool = True
+
+
+class Opening(Message, frozen=True):
+    """Node's answer to AskOpening: `[sides, positions, batch, hidden]` rows as they travelled, inputs before outputs.
+
+    `branches` has the Merkle siblings of each row in that order, from the leaf up; none where all rows are shown.
+    """
+
+    receipt: Hash
+    branches: Annotated[list[Annotated[list[Hash], Meta(max_length=12)]], Meta(max_length=128)]
+    tensor: Tensor
 
 
 class Close(Message, frozen=True):
@@ -257,6 +277,8 @@ AnyMessage = (
     | Pay
     | Paid
     | Receipt
+    | AskOpening
+    | Opening
     | Close
     | Closed
     | Fault
