@@ -11,6 +11,8 @@ const EXPORTED = {
   NodeRegistry: "contracts/NodeRegistry.sol",
   ModelRegistry: "contracts/ModelRegistry.sol",
   Escrow: "contracts/Escrow.sol",
+  Disputes: "contracts/Disputes.sol",
+  JurorPool: "contracts/JurorPool.sol",
   TimelockController: "@openzeppelin/contracts/governance/TimelockController.sol",
 };
 const target = join(root, "..", "core", "corolla_core", "chain", "abi");

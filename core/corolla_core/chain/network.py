@@ -10,7 +10,7 @@ import msgspec
 
 from corolla_core.protocol.eip712 import Domain
 from corolla_core.protocol.errors import ConfigError, InvalidInput
-from corolla_core.protocol.ids import Address, address
+from corolla_core.protocol.ids import ZERO_ADDRESS, Address, address
 from corolla_core.protocol.voucher import escrow_domain
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,47}")
@@ -29,6 +29,8 @@ class Network:
     escrow: Address
     timelock: Address | None = None
     bootstrap: tuple[str, ...] = ()
+    #: the jury; zero on a network without one
+    disputes: Address = ZERO_ADDRESS
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -37,7 +39,7 @@ class Network:
             raise ConfigError(f"not a chain id: {self.chain_id}")
         if not self.rpc_url.startswith(("http://", "https://")):
             raise ConfigError("rpc_url is an http:// or https:// address")
-        for contract in (self.token, self.registry, self.models, self.escrow, self.timelock):
+        for contract in (self.token, self.registry, self.models, self.escrow, self.timelock, self.disputes):
             if contract is not None and contract != _checked(contract):
                 raise ConfigError(f"{contract} is not checksummed")
 
