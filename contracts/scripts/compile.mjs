@@ -13,6 +13,8 @@ const EXPORTED = {
   Escrow: "contracts/Escrow.sol",
   Faults: "contracts/Faults.sol",
   ReputationOracle: "contracts/ReputationOracle.sol",
+  Disputes: "contracts/Disputes.sol",
+  JurorPool: "contracts/JurorPool.sol",
   TimelockController: "@openzeppelin/contracts/governance/TimelockController.sol",
 };
 const target = join(root, "..", "core", "corolla_core", "chain", "abi");

@@ -7,6 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from jury_world import CLIENT, JURORS, NODE, OWNER, SEAT_STAKE, deploy_jury
 from world import ONE_NECTAR, deploy
 
 
@@ -25,6 +26,25 @@ def deployed(module_isolation):
 def world(deployed, fn_isolation):
     """The module's world, as every test of it finds it."""
     return deployed
+
+
+@pytest.fixture(scope="module")
+def deployed_jury(module_isolation):
+    """A jury over a staked node; five jurors with stakes of 10, 11, … 14 seats; the client has deposited."""
+    from brownie import accounts, project
+
+    jury = deploy_jury(project.get_loaded_projects()[0], accounts[0])
+    jury.stake(NODE, owner=OWNER)
+    jury.fund(CLIENT, 1_000 * ONE_NECTAR)
+    for index, juror in enumerate(JURORS):
+        jury.join(juror, (10 + index) * SEAT_STAKE)
+    return jury
+
+
+@pytest.fixture
+def jury(deployed_jury, fn_isolation):
+    """The module's jury, as every test of it finds it."""
+    return deployed_jury
 
 
 @pytest.fixture

@@ -122,10 +122,10 @@ async def test_governance_of_a_deployed_network_is_the_timelocks(world: World, n
 
 
 async def test_two_networks_can_live_on_one_chain(world: World, network: Network) -> None:
-    other = await deploy_all(world.ganache.url, world.ganache.accounts[9], unbonding_delay=7)
+    other = await deploy_all(world.ganache.url, world.ganache.accounts[9], unbonding_delay=77)
     assert other.escrow != network.escrow
     async with await Chain.connect(other) as chain:
-        assert await Registry(chain).unbonding_delay() == 7
+        assert await Registry(chain).unbonding_delay() == 77
 
 
 async def test_reading_where_nothing_is_deployed_is_a_typed_error(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from eth_utils.crypto import keccak
@@ -11,6 +12,7 @@ from corolla_core.chain.abi import load_abi
 from corolla_core.chain.account import Call
 from corolla_core.chain.devnet_keys import DEVNET_CHAIN_IDS
 from corolla_core.chain.faults import FaultParameters
+from corolla_core.chain.disputes import DisputeParameters
 from corolla_core.chain.network import Network
 from corolla_core.chain.rpc import Chain, Transport, hex_int
 from corolla_core.chain.sender import TransactionSender
@@ -52,6 +54,21 @@ class Terms:
     timelock_delay: int = 0
     faults: FaultParameters = field(default_factory=FaultParameters)
     scores: ScoreTerms = ScoreTerms()
+    dispute_bond: Nectar = Nectar(50 * ONE_NECTAR)  # noqa: RUF009 — an int
+    min_juror_stake: Nectar = Nectar(10 * ONE_NECTAR)  # noqa: RUF009 — an int
+    juror_unbonding: int = 60
+    #: of a jury's draw, its votes, their opening and an appeal, each; None: as long as the unbonding delay allows
+    dispute_period: int | None = None
+
+    def dispute_parameters(self, unbonding_delay: int) -> DisputeParameters:
+        """The jury's terms: half of the stake slashed, and the most that challenger, jury and penalty may be.
+
+        A dispute with both appeals takes eleven periods, and must be over before stake unbonds, less the audit window.
+        """
+        room = min(unbonding_delay - self.audit_window, self.juror_unbonding) - 1
+        period = max(1, room // 11) if self.dispute_period is None else self.dispute_period
+        periods = (period, period, period, period)
+        return DisputeParameters(self.dispute_bond, self.min_juror_stake, *periods, 86_400, 5_000, 3_000, 2_000, 1_000)
 
 
 async def deploy_all(
@@ -65,6 +82,7 @@ async def deploy_all(
     transport: Transport | None = None,
 ) -> Network:
     """Deploy all contracts, hand governance to the timelock, return the network.
+    """Deploy token, timelock, registry, models, escrow and jury, hand governance to the timelock, return the network.
 
     The deployer gets the token's supply, is its minter on a devnet chain id, and proposes to and executes from the
     timelock. `unbonding_delay` overrides that of `terms`. Raises ChainUnreachable, TransactionReverted.
@@ -91,11 +109,20 @@ async def deploy_all(
             roles.encode("grantRole", _ESCROW_ROLE, escrow),
             roles.encode("grantRole", _SLASHER_ROLE, faults),
             roles.encode("grantRole", _JAILER_ROLE, faults),
+        jury = astuple(terms.dispute_parameters(delay))
+        disputes = await _create(sender, "Disputes", token, registry, escrow, timelock, terms.juror_unbonding, jury)
+        roles = load_abi("NodeRegistry")
+        for call in (
+            roles.encode("grantRole", _ESCROW_ROLE, escrow),
+            roles.encode("grantRole", _SLASHER_ROLE, disputes),
+            roles.encode("grantRole", _JAILER_ROLE, disputes),
             roles.encode("grantRole", _ADMIN_ROLE, timelock),
             roles.encode("renounceRole", _ADMIN_ROLE, me),
         ):
             await sender.send(Call(registry, call, about="handing over the registry's roles"))
     return Network(name, chain_id, rpc_url, *judged, bootstrap, faults=faults, reputation=reputation)
+    contracts = (token, registry, models, escrow, timelock)
+    return Network(name, chain_id, rpc_url, *contracts, bootstrap, disputes=disputes)
 
 
 async def _create(sender: TransactionSender, contract: str, *arguments: Any) -> Address:

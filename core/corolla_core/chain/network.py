@@ -34,6 +34,8 @@ class Network:
     bootstrap: tuple[str, ...] = ()
     faults: Address = ZERO_ADDRESS
     reputation: Address = ZERO_ADDRESS
+    #: the jury; zero on a network without one
+    disputes: Address = ZERO_ADDRESS
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -44,6 +46,7 @@ class Network:
             raise ConfigError("rpc_url is an http:// or https:// address")
         core = (self.token, self.registry, self.models, self.escrow, self.timelock)
         for contract in (*core, self.faults, self.reputation):
+        for contract in (self.token, self.registry, self.models, self.escrow, self.timelock, self.disputes):
             if contract is not None and contract != _checked(contract):
                 raise ConfigError(f"{contract} is not checksummed")
 
