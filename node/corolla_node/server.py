@@ -33,8 +33,8 @@ from corolla_core.protocol.units import Nectar
 from corolla_core.swarm.messages import (
     AnyMessage,
     Ask,
-    AskReceipts,
     AskOpening,
+    AskReceipts,
     Branch,
     Close,
     Closed,

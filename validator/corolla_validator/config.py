@@ -9,6 +9,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from corolla_core.config import LayeredSettings
+from corolla_core.protocol.errors import InvalidInput
+from corolla_core.protocol.units import Nectar, nectar_from_text
 
 
 def _probability(text: object) -> object:
@@ -21,6 +23,14 @@ def _probability(text: object) -> object:
     return found
 
 
+def _amount(text: object) -> object:
+    try:
+        nectar_from_text(str(text))
+    except InvalidInput as error:
+        raise ValueError(str(error)) from None
+    return str(text)
+
+
 class ValidatorSettings(LayeredSettings):
     """What `validator` can be told. Times are seconds, sizes bytes."""
 
@@ -31,6 +41,8 @@ class ValidatorSettings(LayeredSettings):
     account: Path | None = None
     """whom nodes see asking; a passing key if unset"""
     password_file: Path | None = None
+    stake: Annotated[str, BeforeValidator(_amount)] = "100"
+    """tokens to stake as a juror, where an account is given and the network has a jury; 0 for none"""
     calibration: Path | None = None
     """thresholds to judge by; those that ship with Corolla if unset"""
     probability: Annotated[Fraction, BeforeValidator(_probability)] = Fraction(1, 10)
@@ -44,3 +56,7 @@ class ValidatorSettings(LayeredSettings):
     data_dir: Path | None = None
     store: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def stake_amount(self) -> Nectar:
+        return nectar_from_text(self.stake)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from corolla_core.protocol.errors import CorollaError, InvalidInput, PeerMisbehaved
+from corolla_core.protocol.errors import InvalidInput, PeerMisbehaved, TensorRejected
 from corolla_core.protocol.ids import Address, Hash32
+from corolla_core.protocol.opening import Side
 from corolla_core.protocol.receipt import SignedReceipt
 from corolla_core.protocol.signature import Signer
+from corolla_core.protocol.transcript import Entry
 from corolla_core.swarm.announcement import Announcement
 from corolla_core.swarm.dial import Fallback
 from corolla_core.swarm.inquiry import Inquiry
-from corolla_core.swarm.messages import AskReceipts, Receipts
+from corolla_core.swarm.messages import AskOpening, AskReceipts, Opening, Receipts
+from corolla_core.swarm.openings import BOTH, check_opening
 from corolla_core.swarm.receipts import from_message
 
 _ANSWER_SECONDS = 20.0
@@ -31,6 +34,16 @@ class SwarmNodes:
         line = await self._line(node)
         answer, _payload = await line.ask(AskReceipts(t_out, after), Receipts, seconds=_ANSWER_SECONDS)
         return _checked(node, lambda: [from_message(one) for one in answer.receipts]), answer.more
+
+    async def open(self, node: Announcement, signed: SignedReceipt) -> Entry:
+        """Raises TensorRejected for the rows of several sequences at once, which cannot be judged."""
+        line = await self._line(node)
+        question = AskOpening(signed.receipt.hash())
+        answer, payload = await line.ask(question, Opening, seconds=_ANSWER_SECONDS)
+        found = check_opening(signed.receipt, answer, payload, positions=(), sides=BOTH)
+        if found.batch != 1:
+            raise TensorRejected(f"{found.batch} sequences at once")
+        return Entry(signed, bytes(found.rows[Side.INPUTS]), bytes(found.rows[Side.OUTPUTS]))
 
     async def close(self) -> None:
         await asyncio.gather(*(line.close() for _certificate, line in self._lines.values()), return_exceptions=True)
@@ -51,5 +64,5 @@ class SwarmNodes:
 def _checked(node: Announcement, read: Callable[[], list[SignedReceipt]]) -> list[SignedReceipt]:
     try:
         return read()
-    except (InvalidInput, CorollaError) as error:
+    except InvalidInput as error:
         raise PeerMisbehaved(f"sends receipts that do not parse: {error}", peer=node.account) from None

@@ -22,6 +22,7 @@ from corolla_core.store.store import Store
 from corolla_core.swarm.directory import Directory
 from corolla_core.swarm.libp2p import Libp2p
 from corolla_validator.auditor import Auditor
+from corolla_validator.bar import Bar
 from corolla_validator.blocks import ChainBeacons
 from corolla_validator.config import ValidatorSettings
 from corolla_validator.evidence_folder import EvidenceFolder
@@ -40,6 +41,12 @@ class Validator:
     store: Store
     manifest: Manifest
     rounds: Rounds
+    bar: Bar
+
+    async def round(self) -> None:
+        """One round of audits, and of a juror's duty. Raises as `Rounds.round` does."""
+        await self.rounds.round()
+        await self.bar.round()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +108,7 @@ async def validating(
         evidence = EvidenceFolder(folder.evidence, limit=settings.evidence_bytes)
         examiner = Examiner(nodes, store, bench.auditor(), evidence, clock=time)
         try:
+            bar = Bar(chain, signer, store, settings, tell=tell)
             rounds = Rounds(
                 model_root=bench.manifest.root,
                 num_blocks=bench.manifest.num_blocks,
@@ -111,10 +119,12 @@ async def validating(
                 examiner=examiner,
                 clock=time,
                 tell=tell,
+                court=bar.court,
                 plan=Plan(settings.probability, settings.most_positions, quiet=settings.quiet),
             )
+            bar.asks(rounds)
             await rounds.load()
-            yield Validator(directory, nodes, store, bench.manifest, rounds)
+            yield Validator(directory, nodes, store, bench.manifest, rounds, bar)
         finally:
             await nodes.close()
             await libp2p.stop()

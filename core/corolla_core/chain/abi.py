@@ -29,9 +29,10 @@ CONTRACTS = (
     "Escrow",
     "Faults",
     "ReputationOracle",
+    "Disputes",
+    "JurorPool",
     "TimelockController",
 )
-CONTRACTS = ("NectarToken", "NodeRegistry", "ModelRegistry", "Escrow", "Disputes", "JurorPool", "TimelockController")
 _ERROR_STRING = bytes.fromhex("08c379a0")
 _PANIC = bytes.fromhex("4e487b71")
 _PANICS = {0x01: "assertion failed", 0x11: "arithmetic overflow", 0x12: "division by zero", 0x32: "index out of range"}

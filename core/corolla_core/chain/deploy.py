@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass, field
-from dataclasses import astuple, dataclass
 from typing import Any
 
 from eth_utils.crypto import keccak
@@ -11,8 +10,8 @@ from eth_utils.crypto import keccak
 from corolla_core.chain.abi import load_abi
 from corolla_core.chain.account import Call
 from corolla_core.chain.devnet_keys import DEVNET_CHAIN_IDS
-from corolla_core.chain.faults import FaultParameters
 from corolla_core.chain.disputes import DisputeParameters
+from corolla_core.chain.faults import FaultParameters
 from corolla_core.chain.network import Network
 from corolla_core.chain.rpc import Chain, Transport, hex_int
 from corolla_core.chain.sender import TransactionSender
@@ -23,8 +22,7 @@ from corolla_core.protocol.units import ONE_NECTAR, Nectar
 
 _ADMIN_ROLE = bytes(32)
 _ESCROW_ROLE = keccak(text="ESCROW_ROLE")
-_SLASHER_ROLE = keccak(text="SLASHER_ROLE")
-_JAILER_ROLE = keccak(text="JAILER_ROLE")
+_JUDGES_ROLES = (keccak(text="SLASHER_ROLE"), keccak(text="JAILER_ROLE"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +80,6 @@ async def deploy_all(
     transport: Transport | None = None,
 ) -> Network:
     """Deploy all contracts, hand governance to the timelock, return the network.
-    """Deploy token, timelock, registry, models, escrow and jury, hand governance to the timelock, return the network.
 
     The deployer gets the token's supply, is its minter on a devnet chain id, and proposes to and executes from the
     timelock. `unbonding_delay` overrides that of `terms`. Raises ChainUnreachable, TransactionReverted.
@@ -104,25 +101,18 @@ async def deploy_all(
         judged = (token, registry, models, escrow, timelock)
         faults = await _create(sender, "Faults", *judged, terms.faults.words())
         reputation = await _create(sender, "ReputationOracle", registry, timelock, astuple(terms.scores))
-        roles = load_abi("NodeRegistry")
-        for call in (
-            roles.encode("grantRole", _ESCROW_ROLE, escrow),
-            roles.encode("grantRole", _SLASHER_ROLE, faults),
-            roles.encode("grantRole", _JAILER_ROLE, faults),
         jury = astuple(terms.dispute_parameters(delay))
         disputes = await _create(sender, "Disputes", token, registry, escrow, timelock, terms.juror_unbonding, jury)
         roles = load_abi("NodeRegistry")
         for call in (
             roles.encode("grantRole", _ESCROW_ROLE, escrow),
-            roles.encode("grantRole", _SLASHER_ROLE, disputes),
-            roles.encode("grantRole", _JAILER_ROLE, disputes),
+            *(roles.encode("grantRole", role, judge) for judge in (faults, disputes) for role in _JUDGES_ROLES),
             roles.encode("grantRole", _ADMIN_ROLE, timelock),
             roles.encode("renounceRole", _ADMIN_ROLE, me),
         ):
             await sender.send(Call(registry, call, about="handing over the registry's roles"))
-    return Network(name, chain_id, rpc_url, *judged, bootstrap, faults=faults, reputation=reputation)
-    contracts = (token, registry, models, escrow, timelock)
-    return Network(name, chain_id, rpc_url, *contracts, bootstrap, disputes=disputes)
+    judges = {"faults": faults, "disputes": disputes, "reputation": reputation}
+    return Network(name, chain_id, rpc_url, *judged, bootstrap, **judges)
 
 
 async def _create(sender: TransactionSender, contract: str, *arguments: Any) -> Address:

@@ -20,7 +20,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,47}")
 class Network:
     """Everything a machine must know to take part. Contracts are checksummed addresses; `bootstrap` are multiaddrs.
 
-    `faults` and `reputation` are the zero address on a network without them.
+    `faults`, `disputes` (the jury) and `reputation` are the zero address on a network without them.
     """
 
     name: str
@@ -33,9 +33,8 @@ class Network:
     timelock: Address | None = None
     bootstrap: tuple[str, ...] = ()
     faults: Address = ZERO_ADDRESS
-    reputation: Address = ZERO_ADDRESS
-    #: the jury; zero on a network without one
     disputes: Address = ZERO_ADDRESS
+    reputation: Address = ZERO_ADDRESS
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -45,8 +44,7 @@ class Network:
         if not self.rpc_url.startswith(("http://", "https://")):
             raise ConfigError("rpc_url is an http:// or https:// address")
         core = (self.token, self.registry, self.models, self.escrow, self.timelock)
-        for contract in (*core, self.faults, self.reputation):
-        for contract in (self.token, self.registry, self.models, self.escrow, self.timelock, self.disputes):
+        for contract in (*core, self.faults, self.disputes, self.reputation):
             if contract is not None and contract != _checked(contract):
                 raise ConfigError(f"{contract} is not checksummed")
 

@@ -51,15 +51,18 @@ def run(
     probability: Annotated[str | None, typer.Option(help="How many sessions to audit, such as 0.1 or 1/10.")] = None,
     account: Account = None,
     password_file: Password = None,
+    stake: Annotated[
+        str | None, typer.Option(help="Tokens to stake as a juror, with --account. [default: 100]")
+    ] = None,
     calibration: Calibration = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Audit what nodes sign for, until SIGTERM or SIGINT."""
+    """Audit what nodes sign for, take liars before the jury and sit on it, until SIGTERM or SIGINT."""
     with errors():
         settings = settings_of(
             model=model, network=network, probability=probability, account=account, password_file=password_file,
-            calibration=calibration, data_dir=data_dir,
+            stake=stake, calibration=calibration, data_dir=data_dir,
         )  # fmt: skip
         asyncio.run(_run(settings, teller(as_json=as_json)))
 
@@ -122,8 +125,9 @@ async def _run(settings: ValidatorSettings, tell: Any) -> None:
         tell({"event": "trouble", "error": error.code, "message": str(error)})
 
     async with validating(settings, chosen, folder_of(settings), signer_of(settings, chosen), tell=tell) as validator:
+        await validator.bar.join()
         tell({"event": "ready", "model": validator.manifest.name, "model_root": validator.manifest.root.hex()})
-        await forever(validator.rounds.round, every=settings.every, stop=stop, told=told)
+        await forever(validator.round, every=settings.every, stop=stop, told=told)
 
 
 async def _audit(settings: ValidatorSettings, accounts: list[str], sessions: int, tell: Any) -> int:
