@@ -38,6 +38,8 @@ from corolla_core.protocol.units import ONE_NECTAR, Nectar, Wei
 NAME = "devnet"
 DEFAULT_PRICE = 1_000_000_000_000
 """Base units per token and block: a token through 30 blocks costs 0.00003 NECT."""
+WITH_JURY = Terms(unbonding_delay=300, juror_unbonding=300, dispute_period=8)
+"""Time enough for jurors to judge and vote, and a dispute still over within a minute."""
 _FUNDS = Nectar(1000 * ONE_NECTAR)
 _GAS = Wei(10**18)
 _BOOTSTRAP_SECONDS = 60.0
@@ -149,7 +151,8 @@ class Devnet:
         bootstrap = self._start_bootstrap()
         await self.chain.start()
         self._progress("deploying the contracts")
-        deployed = await deploy_all(self.chain.url, devnet_signer(0), name=NAME, terms=self.plan.terms)
+        terms = self.plan.terms or (WITH_JURY if self.plan.validators else None)
+        deployed = await deploy_all(self.chain.url, devnet_signer(0), name=NAME, terms=terms)
         ready = await bootstrap.wait_event("event", "ready", within=_BOOTSTRAP_SECONDS)
         self._network = dataclasses.replace(deployed, bootstrap=(ready["maddr"],))
         self._network.save(self.network_file.parent)
@@ -173,9 +176,14 @@ class Devnet:
         if self.plan.validators:
             self._progress(f"starting {self.plan.validators} validators")
         for number in range(self.plan.validators):
+            name = f"validator-{number}"
+            account = await self.new_account(name)
             self.validators.append(
                 DevnetValidator(
-                    f"validator-{number}",
+                    name,
+                    signer=account.signer,
+                    keystore=account.keystore,
+                    password_file=self.password_file,
                     model=self.plan.model,
                     network=self.network_file,
                     folder=self.folder,
