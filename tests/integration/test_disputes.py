@@ -17,7 +17,7 @@ from corolla_core.chain.rpc import Chain
 from corolla_core.chain.sender import TransactionSender
 from corolla_core.chain.token import Token
 from corolla_core.protocol.errors import ConfigError, InvalidInput, TransactionReverted
-from corolla_core.protocol.ids import ZERO_ADDRESS, ZERO_HASH, Hash32, ModelRoot, SessionId
+from corolla_core.protocol.ids import ZERO_ADDRESS, ZERO_HASH, Address, Hash32, ModelRoot, SessionId
 from corolla_core.protocol.receipt import NumericClass, Receipt, SignedReceipt
 from corolla_core.protocol.signature import Signer
 from corolla_core.protocol.span import Span
@@ -79,7 +79,7 @@ class Court:
             t_out=2,
         ).sign(self.node)
 
-    async def jury_votes(self, dispute: int, vote: Vote) -> dict[str, int]:
+    async def jury_votes(self, dispute: int, vote: Vote) -> dict[Address, int]:
         """The jury of the current round is drawn and votes, all the same."""
         self.ganache.mine(1)
         jury = await self.reader_draws(dispute)
@@ -93,10 +93,10 @@ class Court:
         await self.past("reveal_until", dispute)
         return jury
 
-    async def reader_draws(self, dispute: int) -> dict[str, int]:
+    async def reader_draws(self, dispute: int) -> dict[Address, int]:
         drawn = await self.by(self.ganache.accounts[0]).draw(dispute)  # anyone may
         assert drawn is not None
-        return dict(drawn)
+        return drawn
 
     async def past(self, deadline: str, dispute: int, *, extra: int = 0) -> None:
         current = await self.reader.round(dispute, (await self.reader.dispute(dispute)).round)
