@@ -11,6 +11,7 @@ const EXPORTED = {
   NodeRegistry: "contracts/NodeRegistry.sol",
   ModelRegistry: "contracts/ModelRegistry.sol",
   Escrow: "contracts/Escrow.sol",
+  NectarGovernor: "contracts/NectarGovernor.sol",
   ReputationOracle: "contracts/ReputationOracle.sol",
   TimelockController: "@openzeppelin/contracts/governance/TimelockController.sol",
 };

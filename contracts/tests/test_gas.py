@@ -10,7 +10,7 @@ from pathlib import Path
 
 from brownie import accounts, chain
 from eth_utils import keccak
-from gas_reputation import reputation_gas
+from gas_reputation import governor_gas, reputation_gas
 from world import MIN_STAKE, ONE_NECTAR, THAW_DELAY, deploy, now, pass_time
 
 FILE = Path(__file__).parents[1] / "gas.json"
@@ -87,6 +87,7 @@ def test_gas_figures_are_those_on_file(module_isolation, fn_isolation, project):
     measure("publish a model of 30 blocks", tx)
 
     gas |= reputation_gas(project, world)
+    gas |= governor_gas(project, world, accounts[11])
 
     text = json.dumps(gas, indent=1) + "\n"
     before = FILE.read_text() if FILE.exists() else ""

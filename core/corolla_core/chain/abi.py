@@ -22,7 +22,15 @@ from eth_utils.abi import (
 from corolla_core.protocol.errors import ChainError, InvalidInput
 from corolla_core.protocol.ids import Hash32, address
 
-CONTRACTS = ("NectarToken", "NodeRegistry", "ModelRegistry", "Escrow", "ReputationOracle", "TimelockController")
+CONTRACTS = (
+    "NectarToken",
+    "NodeRegistry",
+    "ModelRegistry",
+    "Escrow",
+    "ReputationOracle",
+    "NectarGovernor",
+    "TimelockController",
+)
 _ERROR_STRING = bytes.fromhex("08c379a0")
 _PANIC = bytes.fromhex("4e487b71")
 _PANICS = {0x01: "assertion failed", 0x11: "arithmetic overflow", 0x12: "division by zero", 0x32: "index out of range"}

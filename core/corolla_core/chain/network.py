@@ -20,7 +20,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,47}")
 class Network:
     """Everything a machine must know to take part. Contracts are checksummed addresses; `bootstrap` are multiaddrs.
 
-    `reputation` is the zero address on a network without one.
+    `reputation` and `governor` are the zero address on a network without them.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Network:
     timelock: Address | None = None
     bootstrap: tuple[str, ...] = ()
     reputation: Address = ZERO_ADDRESS
+    governor: Address = ZERO_ADDRESS
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -41,7 +42,8 @@ class Network:
             raise ConfigError(f"not a chain id: {self.chain_id}")
         if not self.rpc_url.startswith(("http://", "https://")):
             raise ConfigError("rpc_url is an http:// or https:// address")
-        for contract in (self.token, self.registry, self.models, self.escrow, self.timelock, self.reputation):
+        later = (self.timelock, self.reputation, self.governor)
+        for contract in (self.token, self.registry, self.models, self.escrow, *later):
             if contract is not None and contract != _checked(contract):
                 raise ConfigError(f"{contract} is not checksummed")
 
