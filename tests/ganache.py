@@ -84,7 +84,9 @@ class Ganache:
 
 
 @contextmanager
-def running_ganache(*, port: int | None = None, block_time: int = 0, database: Path | None = None) -> Iterator[Ganache]:
+def running_ganache(
+    *, port: int | None = None, block_time: int = 0, database: Path | None = None, chain_id: int = CHAIN_ID
+) -> Iterator[Ganache]:
     """Instant mining when `block_time` is 0, else a block every that many seconds."""
     port = port or free_port()
     command = [
@@ -94,8 +96,8 @@ def running_ganache(*, port: int | None = None, block_time: int = 0, database: P
         f"--server.port={port}",
         f"--wallet.mnemonic={MNEMONIC}",
         f"--wallet.totalAccounts={ACCOUNTS}",
-        f"--chain.chainId={CHAIN_ID}",
-        f"--chain.networkId={CHAIN_ID}",
+        f"--chain.chainId={chain_id}",
+        f"--chain.networkId={chain_id}",
         "--chain.hardfork=shanghai",
         f"--miner.blockTime={block_time}",
         "--logging.quiet=true",
@@ -111,7 +113,7 @@ def running_ganache(*, port: int | None = None, block_time: int = 0, database: P
     )
     ganache = Ganache(f"http://127.0.0.1:{port}", process)
     try:
-        _wait_ready(ganache)
+        _wait_ready(ganache, chain_id)
         yield ganache
     finally:
         process.send_signal(signal.SIGCONT)
@@ -144,11 +146,11 @@ def node_binary() -> str:
     raise RuntimeError("Node.js is not on PATH")
 
 
-def _wait_ready(ganache: Ganache, *, deadline: float = 60.0) -> None:
+def _wait_ready(ganache: Ganache, chain_id: int, *, deadline: float = 60.0) -> None:
     end = time.monotonic() + deadline
     while True:
         try:
-            assert int(ganache.rpc("eth_chainId", timeout=2.0), 16) == CHAIN_ID
+            assert int(ganache.rpc("eth_chainId", timeout=2.0), 16) == chain_id
             return
         except (urllib.error.URLError, OSError):
             if ganache.process.poll() is not None:

@@ -12,6 +12,7 @@ const EXPORTED = {
   ModelRegistry: "contracts/ModelRegistry.sol",
   Escrow: "contracts/Escrow.sol",
   Faults: "contracts/Faults.sol",
+  NectarGovernor: "contracts/NectarGovernor.sol",
   ReputationOracle: "contracts/ReputationOracle.sol",
   Disputes: "contracts/Disputes.sol",
   JurorPool: "contracts/JurorPool.sol",

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from brownie import accounts, chain
 from eth_utils import keccak
-from gas_reputation import reputation_gas
 from gas_faults import measure_faults
+from gas_reputation import governor_gas, reputation_gas
 from world import MIN_STAKE, ONE_NECTAR, THAW_DELAY, deploy, now, pass_time
 
 FILE = Path(__file__).parents[1] / "gas.json"
@@ -89,6 +89,7 @@ def test_gas_figures_are_those_on_file(module_isolation, fn_isolation, project):
 
     gas |= reputation_gas(project, world)
     measure_faults(project, world, measure, accounts[11])
+    gas |= governor_gas(project, world, accounts[11])
 
     text = json.dumps(gas, indent=1) + "\n"
     before = FILE.read_text() if FILE.exists() else ""

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
+import msgspec
 import pytest
-from ganache import Ganache
+from eth_utils.crypto import keccak
+from ganache import Ganache, running_ganache
 
-from corolla_core.chain.deploy import ScoreTerms, Terms, deploy_all
+from corolla_core.chain.abi import load_abi
+from corolla_core.chain.deploy import ScoreTerms, Terms, VoteTerms, deploy_all
 from corolla_core.chain.network import Network
 from corolla_core.chain.registry import Registry
 from corolla_core.chain.reputation import NodeScore, Phase, Reputation, ScoreSheet, Settlement
@@ -23,6 +27,7 @@ from corolla_core.protocol.units import ONE_NECTAR, Nectar
 
 pytestmark = pytest.mark.anyio
 
+DAY = 86_400
 STAKE = Nectar(200 * ONE_NECTAR)
 TERMS = Terms(scores=ScoreTerms(commit_seconds=1_000, reveal_seconds=1_000, min_ratings=2))
 
@@ -92,6 +97,48 @@ async def test_an_unrevealed_commitment_shows_and_a_wrong_reveal_says_why(chain:
     assert await oracle.missed(oracle.sender.address) == 0
     await to_phase(oracle, ganache, Phase.COMMIT)
     assert await oracle.missed(oracle.sender.address) == 1
+
+
+async def test_the_governor_proposes_to_the_timelock_that_owns_the_oracle(chain: Chain, ganache: Ganache) -> None:
+    network, deployer = chain.network, ganache.accounts[0].address
+    timelock = load_abi("TimelockController")
+    for role in (keccak(text="PROPOSER_ROLE"), keccak(text="CANCELLER_ROLE")):
+        assert await chain.read(network.timelock, timelock, "hasRole", role, network.governor)
+    assert await chain.read(network.timelock, timelock, "hasRole", keccak(text="EXECUTOR_ROLE"), ZERO_ADDRESS)
+    assert not await chain.read(network.timelock, timelock, "hasRole", bytes(32), deployer)
+    assert await chain.read(network.reputation, load_abi("ReputationOracle"), "owner") == network.timelock
+    governor = load_abi("NectarGovernor")
+    assert await chain.read(network.governor, governor, "timelock") == network.timelock
+    assert await chain.read(network.governor, governor, "token") == network.token
+
+
+async def test_off_a_devnet_the_governor_alone_proposes(tmp_path: Path) -> None:
+    terms = Terms(
+        unbonding_delay=14 * DAY,
+        audit_window=DAY,
+        thaw_delay=3_600,
+        scores=ScoreTerms(commit_seconds=3_600, reveal_seconds=3_600, min_ratings=3),
+        votes=VoteTerms(voting_delay=7_200, voting_period=21_600),
+    )
+    with running_ganache(chain_id=5) as chain_5:
+        deployer = Signer(b"\x11" * 32)  # the funded accounts' keys are public, and refused here
+        gas = {"from": chain_5.accounts[0].address, "to": deployer.address, "value": hex(10**19)}
+        chain_5.rpc("eth_sendTransaction", gas)
+        network = await deploy_all(chain_5.url, deployer, terms=terms, name="test")
+        async with await Chain.connect(network) as chain:
+            timelock, role = load_abi("TimelockController"), keccak(text="PROPOSER_ROLE")
+            assert not await chain.read(network.timelock, timelock, "hasRole", role, deployer.address)
+            assert await chain.read(network.timelock, timelock, "hasRole", role, network.governor)
+    assert Network.load(network.save(tmp_path)) == network
+
+
+def test_a_networks_file_from_before_reputation_still_loads(network: Network, tmp_path: Path) -> None:
+    path = network.save(tmp_path)
+    old = {k: v for k, v in msgspec.json.decode(path.read_bytes()).items() if k not in ("reputation", "governor")}
+    path.write_bytes(msgspec.json.encode(old))
+    loaded = Network.load(path)
+    assert (loaded.has_reputation, loaded.governor) == (False, ZERO_ADDRESS)
+    assert loaded == replace(network, reputation=ZERO_ADDRESS, governor=ZERO_ADDRESS)
 
 
 async def test_a_network_without_an_oracle_says_so(network: Network) -> None:

@@ -28,9 +28,10 @@ CONTRACTS = (
     "ModelRegistry",
     "Escrow",
     "Faults",
-    "ReputationOracle",
     "Disputes",
     "JurorPool",
+    "ReputationOracle",
+    "NectarGovernor",
     "TimelockController",
 )
 _ERROR_STRING = bytes.fromhex("08c379a0")

@@ -23,6 +23,8 @@ from corolla_core.protocol.units import ONE_NECTAR, Nectar
 _ADMIN_ROLE = bytes(32)
 _ESCROW_ROLE = keccak(text="ESCROW_ROLE")
 _JUDGES_ROLES = (keccak(text="SLASHER_ROLE"), keccak(text="JAILER_ROLE"))
+_PROPOSER_ROLE = keccak(text="PROPOSER_ROLE")
+_CANCELLER_ROLE = keccak(text="CANCELLER_ROLE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,16 @@ class ScoreTerms:
     min_ratings: int = 1
     min_validator_stake: Nectar = Nectar(100 * ONE_NECTAR)  # noqa: RUF009 — an int
     min_total_stake: Nectar = Nectar(100 * ONE_NECTAR)  # noqa: RUF009 — an int
+
+
+@dataclass(frozen=True, slots=True)
+class VoteTerms:
+    """How Nectar's holders decide: delay and period in blocks, what it takes to propose, and percent of the supply."""
+
+    voting_delay: int = 1
+    voting_period: int = 50
+    proposal_threshold: Nectar = Nectar(1_000 * ONE_NECTAR)  # noqa: RUF009 — an int
+    quorum_percent: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +64,7 @@ class Terms:
     timelock_delay: int = 0
     faults: FaultParameters = field(default_factory=FaultParameters)
     scores: ScoreTerms = ScoreTerms()
+    votes: VoteTerms = VoteTerms()
     dispute_bond: Nectar = Nectar(50 * ONE_NECTAR)  # noqa: RUF009 — an int
     min_juror_stake: Nectar = Nectar(10 * ONE_NECTAR)  # noqa: RUF009 — an int
     juror_unbonding: int = 60
@@ -81,8 +94,9 @@ async def deploy_all(
 ) -> Network:
     """Deploy all contracts, hand governance to the timelock, return the network.
 
-    The deployer gets the token's supply, is its minter on a devnet chain id, and proposes to and executes from the
-    timelock. `unbonding_delay` overrides that of `terms`. Raises ChainUnreachable, TransactionReverted.
+    The deployer gets the token's supply; on a devnet chain id it is also the token's minter, and proposes to the
+    timelock beside the governor. `unbonding_delay` overrides that of `terms`. Raises ChainUnreachable,
+    TransactionReverted.
     """
     terms = terms or Terms()
     delay = terms.unbonding_delay if unbonding_delay is None else unbonding_delay
@@ -93,7 +107,9 @@ async def deploy_all(
         sender = TransactionSender(chain, deployer)
         minter = me if chain_id in DEVNET_CHAIN_IDS else ZERO_ADDRESS
         token = await _create(sender, "NectarToken", me, terms.supply, minter)
-        timelock = await _create(sender, "TimelockController", terms.timelock_delay, [me], [me], ZERO_ADDRESS)
+        # Anyone may execute what was proposed and has waited. The deployer proposes too where nothing is at stake.
+        proposers = [me] if chain_id in DEVNET_CHAIN_IDS else []
+        timelock = await _create(sender, "TimelockController", terms.timelock_delay, proposers, [ZERO_ADDRESS], me)
         registry = await _create(sender, "NodeRegistry", token, me, terms.min_stake, delay)
         models = await _create(sender, "ModelRegistry")
         parameters = (terms.fee_bps, terms.lock_bps, terms.grace, terms.audit_window, terms.thaw_delay)
@@ -103,6 +119,7 @@ async def deploy_all(
         reputation = await _create(sender, "ReputationOracle", registry, timelock, astuple(terms.scores))
         jury = astuple(terms.dispute_parameters(delay))
         disputes = await _create(sender, "Disputes", token, registry, escrow, timelock, terms.juror_unbonding, jury)
+        governor = await _create(sender, "NectarGovernor", token, timelock, *astuple(terms.votes))
         roles = load_abi("NodeRegistry")
         for call in (
             roles.encode("grantRole", _ESCROW_ROLE, escrow),
@@ -111,8 +128,15 @@ async def deploy_all(
             roles.encode("renounceRole", _ADMIN_ROLE, me),
         ):
             await sender.send(Call(registry, call, about="handing over the registry's roles"))
-    judges = {"faults": faults, "disputes": disputes, "reputation": reputation}
-    return Network(name, chain_id, rpc_url, *judged, bootstrap, **judges)
+        keys = load_abi("TimelockController")
+        for call in (
+            keys.encode("grantRole", _PROPOSER_ROLE, governor),
+            keys.encode("grantRole", _CANCELLER_ROLE, governor),
+            keys.encode("renounceRole", _ADMIN_ROLE, me),
+        ):
+            await sender.send(Call(timelock, call, about="handing the timelock to the governor"))
+    later = {"faults": faults, "disputes": disputes, "reputation": reputation, "governor": governor}
+    return Network(name, chain_id, rpc_url, *judged, bootstrap, **later)
 
 
 async def _create(sender: TransactionSender, contract: str, *arguments: Any) -> Address:

@@ -21,6 +21,7 @@ class Network:
     """Everything a machine must know to take part. Contracts are checksummed addresses; `bootstrap` are multiaddrs.
 
     `faults`, `disputes` (the jury) and `reputation` are the zero address on a network without them.
+    `reputation` and `governor` are the zero address on a network without them.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Network:
     faults: Address = ZERO_ADDRESS
     disputes: Address = ZERO_ADDRESS
     reputation: Address = ZERO_ADDRESS
+    governor: Address = ZERO_ADDRESS
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -44,7 +46,7 @@ class Network:
         if not self.rpc_url.startswith(("http://", "https://")):
             raise ConfigError("rpc_url is an http:// or https:// address")
         core = (self.token, self.registry, self.models, self.escrow, self.timelock)
-        for contract in (*core, self.faults, self.disputes, self.reputation):
+        for contract in (*core, self.faults, self.disputes, self.reputation, self.governor):
             if contract is not None and contract != _checked(contract):
                 raise ConfigError(f"{contract} is not checksummed")
 
