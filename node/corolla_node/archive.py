@@ -8,6 +8,7 @@ loses power may have lost the last seconds. Rows are what prompts can be read fr
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import struct
@@ -32,6 +33,7 @@ _DTYPES = ("float32", "bfloat16", "float16")
 _SEGMENT_SECONDS = 3600.0
 _SEGMENTS = 16
 _RECENT = 4096
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 Buffer = bytes | memoryview
 
@@ -113,7 +115,7 @@ class Archive:
                 try:
                     place = self._append(record)
                 except OSError as error:
-                    if not self._drop_oldest():
+                    if error.errno not in _FULL or not self._drop_oldest():
                         _log.error("rows cannot be kept, so their receipt cannot be opened", error=str(error))
                         return None
                     continue
@@ -157,7 +159,7 @@ class Archive:
                 oldest = min(self._sizes)
                 if self._written[oldest] >= self._clock() - self._window:
                     break
-                self._drop_oldest()
+                self._drop(oldest)
 
     def close(self) -> None:
         with self._lock:
@@ -202,12 +204,14 @@ class Archive:
         """Whether there was something to drop."""
         if not any(self._sizes.values()):
             return False
-        oldest = min(self._sizes)
-        if oldest == self._current:
-            self._close_segment()
-        self._path(oldest).unlink(missing_ok=True)
-        del self._sizes[oldest], self._written[oldest]
+        self._drop(min(self._sizes))
         return True
+
+    def _drop(self, number: int) -> None:
+        if number == self._current:
+            self._close_segment()
+        self._path(number).unlink(missing_ok=True)
+        del self._sizes[number], self._written[number]
 
     def _remember(self, receipt: Hash32, place: Place) -> None:
         self._recent[receipt] = place

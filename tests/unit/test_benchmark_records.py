@@ -41,11 +41,13 @@ def test_the_parts_of_a_token_add_up_to_its_time() -> None:
         "deliver": 0.3,
         "pay": 0.1,
         "voucher": 0.8,
+        "receipt": 0.15,
     }
     records = {each.name: each.value for each in split(0.050, 0.045, [node] * NODES, ends=0.005, promising=0.001)}
     assert records["a link: network and event loops, by difference"] == pytest.approx((50 - 2 * 21 - 5) / 3, abs=1e-3)
     assert records["overhead a hop, all in: (swarm - plain) / hops"] == pytest.approx(2.5)
     assert records["a hop: payment check and voucher, spread over its chunk"] == pytest.approx(0.2)
+    assert records["a hop: receipt, signed and its rows kept, spread over its chunk"] == pytest.approx(0.15)
     assert records["payment's share of the time a token"] == pytest.approx(100 * 2 * (0.2e-3 + 1e-3 / 8) / 0.05)
 
 

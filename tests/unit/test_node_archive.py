@@ -150,11 +150,12 @@ class FullDisk(Archive):
     """A disk that is full for the next `full` writes."""
 
     full = 0
+    error = errno.ENOSPC
 
     def _append(self, record: bytes) -> Place:
         if self.full:
             self.full -= 1
-            raise OSError(errno.ENOSPC, "no space left on device")
+            raise OSError(self.error, os.strerror(self.error))
         return super()._append(record)
 
 
@@ -173,6 +174,23 @@ def test_a_disk_that_takes_nothing_raises_nothing(tmp_path: Path, clock: Clock) 
     assert disk.keep(rows(6)) is None
     disk.full = 0
     assert opens(disk, 7, keep(disk, 7)[7])
+
+
+def test_a_disk_that_fails_otherwise_keeps_what_it_has(tmp_path: Path, clock: Clock) -> None:
+    disk = FullDisk(tmp_path, limit=20_000, clock=clock)
+    places = keep(disk, *range(5))
+    disk.full, disk.error = 1, errno.EIO
+    assert disk.keep(rows(6)) is None
+    assert all(opens(disk, number, place) for number, place in places.items())
+
+
+def test_an_empty_segment_is_dropped_like_any_other(tmp_path: Path, clock: Clock) -> None:
+    place = keep(Archive(tmp_path, clock=clock), 1)[1]
+    os.truncate(tmp_path / f"{place.segment:010}.rows", 3)
+    archive = Archive(tmp_path, window=60, clock=lambda: clock.now + 10**9)
+    assert archive.recover(None) == []
+    archive.expire()
+    assert list(tmp_path.glob("*.rows")) == []
 
 
 def test_rows_larger_than_the_space_are_not_kept(tmp_path: Path, clock: Clock) -> None:
