@@ -8,13 +8,15 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.market.court import capture
-from benchmarks.market.detection import load_detection
+from benchmarks.market.detection import Detection, load_detection
 from benchmarks.market.population import Group
 from benchmarks.market.report import Summary, summarise
 from benchmarks.market.rules import Rules
@@ -121,6 +123,11 @@ def sweep_table(points: list[Point]) -> Table:
     return table
 
 
+def simulate(rules: Rules, detection: Detection, seed: int) -> World:
+    """One world from beginning to end."""
+    return World(rules, detection, seed).run()
+
+
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.0f}"
 
@@ -131,15 +138,17 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=300)
     parser.add_argument("--sessions", type=int, default=1000, help="an epoch")
     parser.add_argument("--seed", type=int, default=0, help="of the first world")
+    parser.add_argument("--jobs", type=int, default=2, help="worlds at a time, each a process")
     parser.add_argument("--no-plots", action="store_true")
     args = parser.parse_args()
     out, err = Console(width=220), Console(stderr=True)
     rules, detection = Rules(epochs=args.epochs, sessions=args.sessions), load_detection()
     err.print(f"detection power: {'measured' if detection.measured else 'design figures'}", style="dim")
     began, worlds = time.monotonic(), []
-    for seed in range(args.seed, args.seed + args.worlds):
-        worlds.append(World(rules, detection, seed).run())
-        err.print(f"world {seed}: {time.monotonic() - began:.0f} s", style="dim")
+    with ProcessPoolExecutor(args.jobs) as pool:
+        for world in pool.map(partial(simulate, rules, detection), range(args.seed, args.seed + args.worlds)):
+            worlds.append(world)
+            err.print(f"world {world.seed}: {time.monotonic() - began:.0f} s", style="dim")
     summary, points = summarise(worlds), list(sweep(detection))
     out.print(fates_table(summary))
     out.print(clusters_table(summary))

@@ -120,7 +120,8 @@ class Population:
         row, rules = self.count, self.rules
         self.count += 1
         factor = PRICE_FACTOR[numerics]
-        self.stage[row] = row % rules.stages if stage is None else stage
+        # Shifted by one every round, so that no class, of which each round has the same, ends up in one stage.
+        self.stage[row] = (row + row // rules.stages) % rules.stages if stage is None else stage
         self.numerics[row], self.kind[row] = CLASSES.index(numerics), kind
         asked = rules.price * factor * (self.rng.uniform(0.9, 1.1) if jitter else 1.0)
         self.price[row], self.cost[row] = int(asked), int(rules.cost * factor)
