@@ -76,6 +76,8 @@ contract ReputationOracle is IReputationOracle, Ownable {
         if (phase != Phase.Commit) revert WrongPhase(epoch, phase);
         uint256 stake = _validatorStake(msg.sender);
         Seat storage seat = _seats[msg.sender];
+        // An epoch is a count, not a time or a balance that one could just miss.
+        // slither-disable-next-line incorrect-equality
         if (seat.epoch == epoch) revert AlreadyCommitted(epoch, msg.sender);
         (seat.commitment, seat.stake, seat.epoch, seat.revealed) = (commitment, uint96(stake), epoch, false);
         ++seat.commits;
@@ -165,7 +167,8 @@ contract ReputationOracle is IReputationOracle, Ownable {
     function recordOf(address validator) external view returns (uint256 commits, uint256 missed) {
         (uint64 epoch,,) = epochNow();
         Seat storage seat = _seats[validator];
-        // A commitment of the current epoch can still be revealed.
+        // A commitment of the current epoch, a count, can still be revealed.
+        // slither-disable-next-line incorrect-equality
         uint256 pending = seat.epoch == epoch && !seat.revealed ? 1 : 0;
         return (seat.commits, seat.commits - seat.reveals - pending);
     }
@@ -179,8 +182,11 @@ contract ReputationOracle is IReputationOracle, Ownable {
     function epochNow() public view returns (uint64 epoch, Phase phase, uint64 until) {
         Calendar memory running = _running();
         uint64 length = _length(running);
+        // The start of an epoch: whole lengths only.
+        // slither-disable-start divide-before-multiply
         uint64 passed = (uint64(block.timestamp) - running.start) / length;
         uint64 start = running.start + passed * length;
+        // slither-disable-end divide-before-multiply
         uint64 reveals = start + running.commitSeconds;
         epoch = running.epoch + passed;
         return block.timestamp < reveals ? (epoch, Phase.Commit, reveals) : (epoch, Phase.Reveal, start + length);
