@@ -20,8 +20,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,47}")
 class Network:
     """Everything a machine must know to take part. Contracts are checksummed addresses; `bootstrap` are multiaddrs.
 
-    `faults`, `disputes` (the jury) and `reputation` are the zero address on a network without them.
-    `reputation` and `governor` are the zero address on a network without them.
+    `faults`, `disputes` (the jury), `reputation` and `governor` are the zero address on a network without them.
     """
 
     name: str
