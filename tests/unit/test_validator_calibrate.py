@@ -20,7 +20,7 @@ from corolla_core.protocol.ids import ModelRoot
 from corolla_core.protocol.receipt import NumericClass
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.verdict import PICO, WINDOW, Statistics, judge
-from corolla_validator.calibrate import LEAST_ALPHA, LEAST_EXACT, LEAST_MISMATCH, Noise, measure_noise
+from corolla_validator.calibrate import LEAST_ALPHA, LEAST_KL, LEAST_MISMATCH, LEAST_W16, Noise, measure_noise
 from corolla_validator.cli.main import app, default_spans
 from corolla_validator.evidence import calibrated
 from corolla_validator.honest import VARIANTS
@@ -98,11 +98,14 @@ def test_no_limit_is_tighter_than_what_other_machines_may_need(zoo: Zoo, manifes
     exact, narrow = sorted(
         (each.thresholds() for each in noise_of(zoo, manifest, NumericClass.FP32)), key=lambda t: t.w16
     )
-    assert (exact.wire, exact.w16, exact.mismatch) == ("float32", round(LEAST_EXACT * PICO), None)
+    assert (exact.wire, exact.w16, exact.mismatch) == ("float32", round(1e-5 * PICO), None)
     assert (narrow.wire, narrow.mismatch) == ("bfloat16", round(LEAST_MISMATCH * PICO))
     bf16 = noise_of(zoo, manifest, NumericClass.BF16)[0].thresholds()
+    assert bf16.w16 >= LEAST_W16[torch.bfloat16, bf16.wire] * PICO
     assert bf16.alpha is not None
     assert bf16.alpha >= LEAST_ALPHA * PICO
+    assert bf16.kl is not None
+    assert bf16.kl >= LEAST_KL * PICO
 
 
 def test_measuring_again_on_the_same_machine_gives_the_same_root(zoo: Zoo, manifest: Manifest) -> None:

@@ -21,13 +21,23 @@ from corolla_core.protocol.receipt import NumericClass
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.verdict import PICO, Thresholds
 from corolla_validator.honest import VARIANTS
-from corolla_validator.tail import Tail, fit_tail
+from corolla_validator.tail import HEADROOM, Tail, fit_tail
 
 LEAST_ALPHA = 0.5
 """A whole cheat has α near 1; below half of one, other kernels than those measured might reach by themselves."""
 LEAST_MISMATCH = 0.02
-LEAST_EXACT = 1e-5
-"""Float32 over its own wire: other machines round otherwise than the one measured, and no cheat comes near this."""
+LEAST_KL = 5e-3
+"""In nats: what protocol.md's own measurements allow; poison worth the name is far above."""
+LEAST_W16 = {
+    (torch.float32, "float32"): 1e-5,
+    (torch.float32, "bfloat16"): 2.5e-3,
+    (torch.float16, "float16"): 2e-3,
+    (torch.float16, "float32"): 2e-3,
+    (torch.bfloat16, "bfloat16"): 1.35e-2,
+    (torch.bfloat16, "float32"): 1.35e-2,
+}
+"""By the dtype computed in and the wire: protocol.md's own limits. A short measurement on one machine has not seen the
+worst that honest nodes do; it may loosen these, not tighten them."""
 Report = Callable[[str, int, int], None]
 """Called with (what, passages done, passages in all)."""
 
@@ -60,13 +70,16 @@ class Noise:
 
     def thresholds(self) -> Thresholds:
         """Raises InvalidInput where nothing was measured."""
-        limits = {test: tail.threshold for test, tail in self.tails().items()}
+        tails = self.tails()
+        limits = {test: tail.threshold for test, tail in tails.items()}
         if "alpha" in limits:
-            limits["alpha"] = max(LEAST_ALPHA, limits["alpha"])
+            # not the fit: a few windows in which a cheat changes next to nothing give it a tail that means nothing
+            limits["alpha"] = max(LEAST_ALPHA, HEADROOM * tails["alpha"].largest)
         if "mismatch" in limits:
             limits["mismatch"] = max(LEAST_MISMATCH, limits["mismatch"])
-        if COMPUTE_DTYPES[self.numeric_class] == torch.float32 and self.wire == "float32":
-            limits["w16"] = max(LEAST_EXACT, limits["w16"])
+        limits["w16"] = max(LEAST_W16[COMPUTE_DTYPES[self.numeric_class], self.wire], limits["w16"])
+        if "kl" in limits:
+            limits["kl"] = max(LEAST_KL, limits["kl"])
         whole = {test: max(1, round(limit * PICO)) for test, limit in limits.items()}
         return Thresholds(self.numeric_class, self.wire, self.span, **whole)
 
