@@ -10,6 +10,7 @@ from pathlib import Path
 
 from brownie import accounts, chain
 from eth_utils import keccak
+from jury_gas import measure_jury
 from world import MIN_STAKE, ONE_NECTAR, THAW_DELAY, deploy, now, pass_time
 
 FILE = Path(__file__).parents[1] / "gas.json"
@@ -84,6 +85,7 @@ def test_gas_figures_are_those_on_file(module_isolation, fn_isolation, project):
     roots = [keccak(text=f"block {i}") for i in range(30)]
     tx = world.models.publish("smollm2-135m-instruct", roots[0], roots, [keccak(text="fp32")], {"from": accounts[1]})
     measure("publish a model of 30 blocks", tx)
+    measure_jury(project, accounts[10], measure)
 
     text = json.dumps(gas, indent=1) + "\n"
     before = FILE.read_text() if FILE.exists() else ""
