@@ -12,6 +12,7 @@ from brownie import accounts, chain
 from eth_utils import keccak
 from gas_faults import measure_faults
 from gas_reputation import governor_gas, reputation_gas
+from jury_gas import measure_jury
 from world import MIN_STAKE, ONE_NECTAR, THAW_DELAY, deploy, now, pass_time
 
 FILE = Path(__file__).parents[1] / "gas.json"
@@ -86,6 +87,7 @@ def test_gas_figures_are_those_on_file(module_isolation, fn_isolation, project):
     roots = [keccak(text=f"block {i}") for i in range(30)]
     tx = world.models.publish("smollm2-135m-instruct", roots[0], roots, [keccak(text="fp32")], {"from": accounts[1]})
     measure("publish a model of 30 blocks", tx)
+    measure_jury(project, accounts[10], measure)
 
     gas |= reputation_gas(project, world)
     measure_faults(project, world, measure, accounts[11])
