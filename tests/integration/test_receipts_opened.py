@@ -12,13 +12,13 @@ from test_node_serving import RealClient, RealNode, checkpoint, manifest, node
 from corolla_core.model.checkpoint import Checkpoint
 from corolla_core.model.front import load_front
 from corolla_core.model.manifest import Manifest
-from corolla_core.protocol.errors import NetworkError, OpeningUnavailable, PeerMisbehaved
+from corolla_core.protocol.errors import InvalidInput, OpeningUnavailable, PeerMisbehaved
 from corolla_core.protocol.opening import Side
 from corolla_core.protocol.receipt import SignedReceipt
 from corolla_core.protocol.span import Span
 from corolla_core.swarm import messages
 from corolla_core.swarm.messages import AskOpening, Close, Closed, Opening
-from corolla_core.swarm.openings import OpeningWaiter, fetch_opening
+from corolla_core.swarm.openings import ask_opening, fetch_opening
 from corolla_core.swarm.receipts import from_message
 from corolla_node import openings
 
@@ -93,18 +93,18 @@ async def test_receipts_are_linked_and_their_rows_opened(checkpoint: Checkpoint,
             await pipe.close()
 
 
-class Link:
-    """Sends to a fake node; what comes back goes to `waiter`."""
+class FakeLine:
+    """Asks a fake node; `spoil` changes the rows on the way."""
 
-    def __init__(self, world: World, node: Any) -> None:
+    def __init__(self, world: World, node: Any, *, spoil: bool = False) -> None:
         self.client = FakeClient(world, [node], name="asker")
+        self.peer = node.account
+        self.spoil = spoil
 
-    def send(self, message: Any) -> None:
-        self.client.pipes[0].send(message)
-
-    async def answer(self, waiter: OpeningWaiter) -> None:
-        message, payload = await self.client.expect((Opening, messages.Fault))  # type: ignore[arg-type]
-        waiter.on_message(self.client.pipes[0], message, payload)  # type: ignore[arg-type]
+    async def ask(self, question: Any, answer: type[Opening], *, seconds: float) -> tuple[Opening, memoryview]:
+        self.client.pipes[0].send(question)
+        message, payload = await self.client.expect(answer, seconds=seconds)
+        return message, memoryview(bytes(payload[4:]) + b"evil") if self.spoil else payload
 
 
 async def some_receipt(world: World, node: Any) -> SignedReceipt:
@@ -119,17 +119,11 @@ async def test_rows_that_were_not_signed_for_are_the_nodes_misbehaviour() -> Non
     world = World()
     async with running_node(world, "a", Span(0, 2)) as a:
         signed = await some_receipt(world, a)
-        asker = FakeClient(world, [a], name="asker")
-        asker.pipes[0].send(AskOpening(signed.receipt.hash()))
-        opening, payload = await asker.expect(Opening)
-        waiter = OpeningWaiter(signed.receipt)
-        waiter.on_message(asker.pipes[0], opening, memoryview(bytes(payload[4:]) + b"evil"))  # type: ignore[arg-type]
-        with pytest.raises(PeerMisbehaved):
-            await waiter.ask(Link(world, a))
-        waiter = OpeningWaiter(signed.receipt)
-        waiter.on_lost(asker.pipes[0], None)  # type: ignore[arg-type]
-        with pytest.raises(NetworkError):
-            await waiter.ask(Link(world, a))
+        with pytest.raises(PeerMisbehaved) as found:
+            await ask_opening(FakeLine(world, a, spoil=True), signed.receipt)
+        assert found.value.peer == a.account
+        with pytest.raises(InvalidInput):
+            await ask_opening(FakeLine(world, a), signed.receipt, positions=[signed.receipt.n_pos])
 
 
 async def test_who_asks_too_much_is_told_to_wait_while_others_are_served() -> None:
@@ -155,10 +149,5 @@ async def test_a_restarted_node_still_opens_what_it_signed() -> None:
     del disk.__dict__["archive"]
     world = World()
     async with running_node(world, "a", Span(0, 2), disk=disk) as again:
-        asker = FakeClient(world, [again], name="asker")
-        asker.pipes[0].send(AskOpening(signed.receipt.hash()))
-        opening, payload = await asker.expect(Opening)
-        waiter = OpeningWaiter(signed.receipt)
-        waiter.on_message(asker.pipes[0], opening, payload)  # type: ignore[arg-type]
-        opened = await waiter.ask(Link(world, again))
+        opened = await ask_opening(FakeLine(world, again), signed.receipt)
         assert bytes(opened.rows[Side.INPUTS]) == inputs(4).numpy().tobytes()

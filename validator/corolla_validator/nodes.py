@@ -14,8 +14,8 @@ from corolla_core.protocol.transcript import Entry
 from corolla_core.swarm.announcement import Announcement
 from corolla_core.swarm.dial import Fallback
 from corolla_core.swarm.inquiry import Inquiry
-from corolla_core.swarm.messages import AskOpening, AskReceipts, Opening, Receipts
-from corolla_core.swarm.openings import BOTH, check_opening
+from corolla_core.swarm.messages import AskReceipts, Receipts
+from corolla_core.swarm.openings import ask_opening
 from corolla_core.swarm.receipts import from_message
 
 _ANSWER_SECONDS = 20.0
@@ -38,9 +38,7 @@ class SwarmNodes:
     async def open(self, node: Announcement, signed: SignedReceipt) -> Entry:
         """Raises TensorRejected for the rows of several sequences at once, which cannot be judged."""
         line = await self._line(node)
-        question = AskOpening(signed.receipt.hash())
-        answer, payload = await line.ask(question, Opening, seconds=_ANSWER_SECONDS)
-        found = check_opening(signed.receipt, answer, payload, positions=(), sides=BOTH)
+        found = await ask_opening(line, signed.receipt, seconds=_ANSWER_SECONDS)
         if found.batch != 1:
             raise TensorRejected(f"{found.batch} sequences at once")
         return Entry(signed, bytes(found.rows[Side.INPUTS]), bytes(found.rows[Side.OUTPUTS]))

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from corolla_core.protocol.errors import (
-    CorollaError,
-    InvalidInput,
-    InvalidProof,
-    NetworkError,
-    PeerMisbehaved,
-    PeerTimeout,
-    PeerUnreachable,
-    from_wire,
-)
-from corolla_core.protocol.ids import Hash32, address
+from corolla_core.protocol.errors import InvalidInput, InvalidProof, PeerMisbehaved
+from corolla_core.protocol.ids import Address, Hash32
 from corolla_core.protocol.opening import Side, check_all, check_row
 from corolla_core.protocol.receipt import Receipt, SignedReceipt
 from corolla_core.protocol.signature import Signer
-from corolla_core.swarm.connection import Connection
-from corolla_core.swarm.dial import Fallback, dial
-from corolla_core.swarm.messages import AnyMessage, AskOpening, Endpoint, Fault, Opening
+from corolla_core.swarm.dial import Fallback
+from corolla_core.swarm.inquiry import Inquiry
+from corolla_core.swarm.messages import AnyMessage, AskOpening, Endpoint, Opening
 
 BOTH = (Side.INPUTS, Side.OUTPUTS)
 
@@ -43,10 +33,15 @@ class OpenedRows:
     rows: Mapping[Side, memoryview]
 
 
-class Asker(Protocol):
-    """A connection that messages can be sent over."""
+class Line(Protocol):
+    """What an `Inquiry` is to who asks over it."""
 
-    def send(self, message: AnyMessage) -> None: ...
+    @property
+    def peer(self) -> Address: ...
+
+    async def ask(
+        self, question: AnyMessage, answer: type[Opening], *, seconds: float
+    ) -> tuple[Opening, memoryview]: ...
 
 
 async def fetch_opening(
@@ -59,64 +54,34 @@ async def fetch_opening(
     seconds: float = 20.0,
     fallback: Fallback | None = None,
 ) -> OpenedRows:
-    """The rows of these positions (none: all of them), from the node at `endpoint`, proven to be those signed for.
+    """`ask_opening` over a connection of its own to the node at `endpoint`. Raises NetworkError besides."""
+    async with await Inquiry.open(endpoint, identity=identity, fallback=fallback) as line:
+        return await ask_opening(line, signed.receipt, positions=positions, sides=sides, seconds=seconds)
 
-    Raises OpeningUnavailable where the node refuses, PeerMisbehaved where what it sends is something else, PeerTimeout
-    or another NetworkError.
+
+async def ask_opening(
+    line: Line,
+    receipt: Receipt,
+    *,
+    positions: Sequence[int] = (),
+    sides: Sequence[Side] = BOTH,
+    seconds: float = 20.0,
+) -> OpenedRows:
+    """The rows of these positions (none: all of them), proven to be those signed for.
+
+    Raises InvalidInput for positions that the receipt has not, or no side; OpeningUnavailable where the node refuses,
+    PeerMisbehaved where what it sends is something else, PeerTimeout or another NetworkError.
     """
-    waiter = OpeningWaiter(signed.receipt, positions=positions, sides=sides)
+    every = range(receipt.pos_start, receipt.pos_start + receipt.n_pos)
+    if not sides or len(set(sides)) != len(sides) or any(position not in every for position in positions):
+        raise InvalidInput("asks for what the receipt has not")
+    wanted = [side for side in BOTH if side in sides]
+    question = AskOpening(receipt.hash(), list(positions), Side.INPUTS in wanted, Side.OUTPUTS in wanted)
+    opening, payload = await line.ask(question, Opening, seconds=seconds)
     try:
-        async with asyncio.timeout(seconds):
-            link = await dial(endpoint, identity=identity, handler=waiter, fallback=fallback)
-            try:
-                return await waiter.ask(link)
-            finally:
-                await link.close()
-    except TimeoutError:
-        raise PeerTimeout("does not open its receipt", peer=address(bytes(endpoint.account))) from None
-
-
-class OpeningWaiter:
-    """The handler of a connection on which one opening is asked for."""
-
-    def __init__(self, receipt: Receipt, *, positions: Sequence[int] = (), sides: Sequence[Side] = BOTH) -> None:
-        """Raises InvalidInput for positions that the receipt has not, or no side."""
-        every = range(receipt.pos_start, receipt.pos_start + receipt.n_pos)
-        if not sides or len(set(sides)) != len(sides) or any(position not in every for position in positions):
-            raise InvalidInput("asks for what the receipt has not")
-        self._receipt = receipt
-        self._positions = tuple(positions)
-        self._sides = [side for side in BOTH if side in sides]
-        self._answer: asyncio.Future[tuple[Opening, memoryview]] = asyncio.get_running_loop().create_future()
-
-    async def ask(self, link: Asker) -> OpenedRows:
-        """Raises what `fetch_opening` raises."""
-        link.send(
-            AskOpening(self._receipt.hash(), list(self._positions), Side.INPUTS in self._sides, self._wants_outputs)
-        )
-        opening, payload = await self._answer
-        try:
-            return check_opening(self._receipt, opening, payload, positions=self._positions, sides=self._sides)
-        except (InvalidInput, InvalidProof) as error:
-            raise PeerMisbehaved(f"opens its receipt with something else: {error}", peer=None) from None
-
-    @property
-    def _wants_outputs(self) -> bool:
-        return Side.OUTPUTS in self._sides
-
-    def on_message(self, conn: Connection, message: AnyMessage, payload: memoryview) -> None:
-        if self._answer.done():
-            return
-        if isinstance(message, Opening):
-            self._answer.set_result((message, payload))
-        elif isinstance(message, Fault):
-            self._answer.set_exception(from_wire(message.error))
-
-    def on_lost(self, conn: Connection, error: NetworkError | None) -> None:
-        if not self._answer.done():
-            lost: CorollaError = error or PeerUnreachable("the connection was closed", peer=None)
-            self._answer.set_exception(lost)
-            self._answer.exception()  # marks it retrieved: nobody may be waiting
+        return check_opening(receipt, opening, payload, positions=positions, sides=wanted)
+    except InvalidInput as error:
+        raise PeerMisbehaved(f"opens its receipt with something else: {error}", peer=line.peer) from None
 
 
 def check_opening(
