@@ -93,6 +93,7 @@ class Server:
         self._openings = Openings(desk.archive, desk.memory.place, tasks=self._tasks, clock=desk.loop.time)
         self._sessions: dict[SessionId, Session] = {}
         self._ending: dict[SessionId, Session] = {}
+        self._last_receipts: set[asyncio.Future[None]] = set()
         self._opening: Counter[Address] = Counter()
         self._feed = Feed(desk.memory.receipts_after, desk.clock)
         self._empty = asyncio.Event()
@@ -175,7 +176,8 @@ class Server:
         self._openings.close()
 
     async def drain(self, patience: float) -> None:
-        """Take no new session; return when the last has ended, or end them after `patience` seconds."""
+        """Take no new session; return when the last has ended, or end them after `patience` seconds. All receipts have
+        been signed then."""
         self.draining = True
         try:
             async with asyncio.timeout(patience):
@@ -185,6 +187,8 @@ class Server:
             for session in sessions:
                 session.fault(Draining("the node is shutting down"))
             await asyncio.gather(*(self._end(session, "drained") for session in sessions))
+        if self._last_receipts:  # also of sessions that were dropped before, and wait for their upstream's
+            await asyncio.wait(self._last_receipts)
 
     # Sessions
 
@@ -308,6 +312,8 @@ class Server:
             # Its upstream's last receipt may still be on its way, and its own last one waits for that.
             self._ending[session.agreed.session] = session
             last_receipts.add_done_callback(lambda _: self._ended(session))
+            self._last_receipts.add(last_receipts)
+            last_receipts.add_done_callback(self._last_receipts.discard)
         return last_receipts
 
     def _ended(self, session: Session) -> None:

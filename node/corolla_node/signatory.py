@@ -71,9 +71,12 @@ class Signatory:
         self._signing = False
         self._timer: TimerHandle | None = None
         self._done: Future[None] | None = None
+        self._closed = False
 
     def add(self, piece: Piece) -> None:
-        """A step was computed."""
+        """A step was computed. One that comes after `close` gets no receipt: nobody is left to give it to."""
+        if self._closed:
+            return
         for pieces in self._chain.add(piece):
             self._queue(pieces)
 
@@ -99,6 +102,7 @@ class Signatory:
 
     def close(self) -> Future[None] | None:
         """Sign what is left; returns what to wait for until all has left, None where all has."""
+        self._closed = True
         rest = self._chain.rest()
         if rest:
             self._queue(rest)
