@@ -35,6 +35,7 @@ from corolla_validator.auditor import Auditor
 from corolla_validator.evidence_folder import EvidenceFolder
 from corolla_validator.examiner import Examiner
 from corolla_validator.ports import Charge
+from corolla_validator.recent import RecentLookup
 from corolla_validator.rounds import TRIES, Plan, Rounds
 
 pytestmark = pytest.mark.anyio
@@ -191,6 +192,17 @@ def manifest(checkpoint: Checkpoint) -> Manifest:
 async def world(checkpoint: Checkpoint, manifest: Manifest, tmp_path: Path) -> AsyncIterator[World]:
     async with Store.open(tmp_path / "books.db") as store:
         yield World(checkpoint, manifest, store, tmp_path / "evidence")
+
+
+async def test_the_directory_is_asked_again_only_after_a_while(world: World) -> None:
+    now, swarm = 100.0, world.swarm
+    recent = RecentLookup(swarm, seconds=10, clock=lambda: now)
+    assert len(await recent.lookup(swarm.root, 4)) == 2
+    swarm.entries[signer("late").address] = []
+    now += 9
+    assert len(await recent.lookup(swarm.root, 4)) == 2
+    now += 2
+    assert len(await recent.lookup(swarm.root, 4)) == 3
 
 
 async def test_honest_work_passes_and_a_skipped_block_fails(world: World) -> None:

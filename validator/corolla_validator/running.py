@@ -29,6 +29,7 @@ from corolla_validator.evidence_folder import EvidenceFolder
 from corolla_validator.examiner import Examiner
 from corolla_validator.nodes import SwarmNodes
 from corolla_validator.ports import Tell
+from corolla_validator.recent import RecentLookup
 from corolla_validator.rounds import Plan, Rounds
 
 
@@ -112,7 +113,7 @@ async def validating(
             rounds = Rounds(
                 model_root=bench.manifest.root,
                 num_blocks=bench.manifest.num_blocks,
-                directory=directory,
+                directory=RecentLookup(directory),
                 nodes=nodes,
                 beacons=ChainBeacons(chain),
                 store=store,
