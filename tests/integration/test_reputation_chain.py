@@ -14,6 +14,7 @@ from ganache import Ganache, running_ganache
 
 from corolla_core.chain.abi import load_abi
 from corolla_core.chain.deploy import ScoreTerms, Terms, VoteTerms, deploy_all
+from corolla_core.chain.faults import FaultParameters
 from corolla_core.chain.network import Network
 from corolla_core.chain.registry import Registry
 from corolla_core.chain.reputation import NodeScore, Phase, Reputation, ScoreSheet, Settlement
@@ -119,6 +120,9 @@ async def test_off_a_devnet_the_governor_alone_proposes(tmp_path: Path) -> None:
         thaw_delay=3_600,
         scores=ScoreTerms(commit_seconds=3_600, reveal_seconds=3_600, min_ratings=3),
         votes=VoteTerms(voting_delay=7_200, voting_period=21_600),
+        faults=FaultParameters(response_time=3_600, jail=3_600),
+        juror_unbonding=14 * DAY,
+        dispute_period=3_600,
     )
     with running_ganache(chain_id=5) as chain_5:
         deployer = Signer(b"\x11" * 32)  # the funded accounts' keys are public, and refused here

@@ -284,9 +284,14 @@ def test_a_setting_that_cannot_be_meant_is_refused(bad: dict[str, object]) -> No
 async def test_metrics_are_served_from_the_nodes_status() -> None:
     import urllib.request
 
-    medians = {"decode": {"median_ms": {"compute": 1.5}}, "prefill": {"median_ms": {}}}
+    timings = {
+        "decode": {"median_ms": {"compute": 1.5}},
+        "prefill": {"median_ms": {}},
+        "receipted": 40,
+        "receipt_seconds": 0.25,
+    }
     status = dict.fromkeys(("sessions", "queued", "kv_free", "kv_total", "tokens_served"), 7)
-    port, stop = serve_metrics(0, lambda: {**status, "redeemed": "12", "timings": medians})
+    port, stop = serve_metrics(0, lambda: {**status, "redeemed": "12", "timings": timings})
     try:
         page = await asyncio.to_thread(lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read())
     finally:
@@ -294,6 +299,8 @@ async def test_metrics_are_served_from_the_nodes_status() -> None:
     assert b"corolla_node_sessions 7.0" in page
     assert b"corolla_node_redeemed_total 12.0" in page
     assert b'corolla_node_decode_milliseconds{part="compute"} 1.5' in page
+    assert b"corolla_node_receipted_positions_total 40.0" in page
+    assert b"corolla_node_receipt_seconds_total 0.25" in page
 
 
 async def test_nothing_can_be_lent_from_an_empty_pool() -> None:
