@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from corolla_core.protocol.errors import InvalidInput, PeerMisbehaved, TensorRejected
 from corolla_core.protocol.ids import Address, Hash32
@@ -33,7 +32,10 @@ class SwarmNodes:
     async def receipts(self, node: Announcement, t_out: int, after: Hash32) -> tuple[list[SignedReceipt], bool]:
         line = await self._line(node)
         answer, _payload = await line.ask(AskReceipts(t_out, after), Receipts, seconds=_ANSWER_SECONDS)
-        return _checked(node, lambda: [from_message(one) for one in answer.receipts]), answer.more
+        try:
+            return [from_message(one) for one in answer.receipts], answer.more
+        except InvalidInput as error:
+            raise PeerMisbehaved(f"sends receipts that do not parse: {error}", peer=node.account) from None
 
     async def open(self, node: Announcement, signed: SignedReceipt) -> Entry:
         """Raises TensorRejected for the rows of several sequences at once, which cannot be judged."""
@@ -57,10 +59,3 @@ class SwarmNodes:
             line = await Inquiry.open(node.endpoint(), identity=self._identity, fallback=self._fallback)
             self._lines[node.account] = (node.cert_hash, line)
             return line
-
-
-def _checked(node: Announcement, read: Callable[[], list[SignedReceipt]]) -> list[SignedReceipt]:
-    try:
-        return read()
-    except InvalidInput as error:
-        raise PeerMisbehaved(f"sends receipts that do not parse: {error}", peer=node.account) from None
