@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from corolla_core.protocol.ids import Address, Hash32, ModelRoot, SessionId, TrancheId, address
-from corolla_core.protocol.receipt import NumericClass, Receipt, SignedReceipt
+from corolla_core.protocol.ids import ZERO_HASH, Address, Hash32, ModelRoot, SessionId, TrancheId, address
+from corolla_core.protocol.receipt import NumericClass, Receipt, SignedReceipt, WireDtype
 from corolla_core.protocol.signature import Signer
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.sumtree import Leaf, SumProof, SumTree
@@ -52,6 +52,9 @@ def receipt(
         client_nonce=bytes(32),
         pos_start=start,
         n_pos=count,
+        wire=WireDtype.FLOAT32,
+        batch=1,
+        order_root=ZERO_HASH,
         in_root=zero,
         out_root=zero,
         upstream_receipt_hash=zero,

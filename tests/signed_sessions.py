@@ -14,7 +14,7 @@ from corolla_core.model.checkpoint import Checkpoint, open_checkpoint
 from corolla_core.model.manifest import Manifest
 from corolla_core.model.tensors import to_wire
 from corolla_core.protocol.ids import ZERO_HASH, Hash32, SessionId
-from corolla_core.protocol.receipt import NumericClass, Receipt, rows_root
+from corolla_core.protocol.receipt import NumericClass, Receipt, WireDtype, rows_root
 from corolla_core.protocol.signature import Signer
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.transcript import Entry
@@ -88,6 +88,9 @@ def session(
             client_nonce=sha256(b"nonce" + name.encode()).digest(),
             pos_start=at,
             n_pos=count,
+            wire=WireDtype.FLOAT32,
+            batch=1,
+            order_root=ZERO_HASH,
             in_root=rows_root(session_id, at, ins),
             out_root=rows_root(session_id, at, outs),
             upstream_receipt_hash=ZERO_HASH,

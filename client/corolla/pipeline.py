@@ -30,10 +30,11 @@ from corolla_core.protocol.errors import (
     TrancheUnknown,
 )
 from corolla_core.protocol.ids import Address, Hash32, SessionId, address_bytes
+from corolla_core.protocol.receipt import SignedReceipt
 from corolla_core.protocol.reputation import ReputationTerms
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.units import Nectar
-from corolla_core.swarm.messages import Branch, Close, Open, Opened, Receipt, amount
+from corolla_core.swarm.messages import Branch, Close, Open, Opened, amount
 
 _log = structlog.get_logger(__name__)
 
@@ -129,11 +130,11 @@ class Pipeline:
         self._lost_here.add(hop.account)
         hop.fail(error)
 
-    def take_receipt(self, hop: Hop, message: Receipt) -> None:
+    def take_receipt(self, hop: Hop, signed: SignedReceipt) -> None:
         """Keep a node's receipt; a neighbour that it shows to have lied is lost. Raises PeerMisbehaved."""
         if hop.chain is None:
             return
-        receipt = hop.chain.add(message).receipt
+        receipt = hop.chain.add(signed)
         hop.purse.note_receipt(receipt.hash())
         lying = self.linkage.check(hop.account, receipt, [each.account for each in self.hops if not each.lost])
         target = self.hop(lying.account) if lying is not None else None

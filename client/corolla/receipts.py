@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from corolla_core.protocol.errors import InvalidInput, InvalidSpan, PeerMisbehaved
+from corolla_core.protocol.errors import InvalidSignature, PeerMisbehaved
 from corolla_core.protocol.ids import ZERO_HASH, Address, Hash32, ModelRoot, SessionId
 from corolla_core.protocol.merkle import Buffer, merkle_root
-from corolla_core.protocol.receipt import SignedReceipt, row_leaf
+from corolla_core.protocol.receipt import Receipt, SignedReceipt, row_leaf
 from corolla_core.protocol.span import Span
-from corolla_core.swarm import messages
-from corolla_core.swarm.receipts import from_message
 
 #: Rows a witness remembers; beyond it (a receipt that never came) the oldest go.
 _MAX_ROWS = 4096
@@ -75,14 +73,14 @@ class ReceiptChain:
     end: int = 0
     kept: list[SignedReceipt] = field(default_factory=list)
 
-    def add(self, message: messages.Receipt) -> SignedReceipt:
-        """The receipt, if it is the next of this chain and true as far as the client can see. Raises PeerMisbehaved."""
+    def add(self, signed: SignedReceipt) -> Receipt:
+        """What it says, where it is the next of this chain and true as far as the client can see. Raises
+        PeerMisbehaved."""
         peer = self.terms.signer
         try:
-            signed = from_message(message)
             signer = signed.signer()
-        except (InvalidInput, InvalidSpan) as error:
-            raise PeerMisbehaved(f"sent a receipt that does not parse: {error}", peer=peer) from None
+        except InvalidSignature as error:
+            raise PeerMisbehaved(f"sent a receipt that nobody signed: {error}", peer=peer) from None
         receipt, terms = signed.receipt, self.terms
         stated = (receipt.chain_id, receipt.model_root, receipt.span, receipt.weight_root)
         agreed = (terms.chain_id, terms.model_root, terms.span, terms.weight_root)
@@ -99,7 +97,7 @@ class ReceiptChain:
         self.head = receipt.hash()
         self.end = receipt.pos_start + receipt.n_pos
         self.kept.append(signed)
-        return signed
+        return receipt
 
     def take(self) -> list[SignedReceipt]:
         """The receipts gathered since the last call."""

@@ -328,7 +328,7 @@ class Session:
                 case Result():
                     self._take_result(hop, message, payload)
                 case messages.Receipt():
-                    self._pipeline.take_receipt(hop, message)
+                    self._pipeline.take_receipt(hop, message.signed)
                 case Opened() | Rewired():
                     hop.answer(message)
                 case Fault():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import brownie
@@ -14,7 +14,7 @@ from world import CHAIN_ID, DAY, World, deploy, now, signer
 
 from corolla_core.protocol.ids import ZERO_HASH, Hash32, ModelRoot, SessionId
 from corolla_core.protocol.merkle import leaf_hash, merkle_proof, merkle_root
-from corolla_core.protocol.receipt import NumericClass, Receipt, SignedReceipt, row_leaf
+from corolla_core.protocol.receipt import NumericClass, Receipt, SignedReceipt, WireDtype, row_leaf
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.units import ONE_NECTAR
 
@@ -43,14 +43,7 @@ def manifest_root(name: str = MODEL, blocks: list[Hash32] = BLOCKS) -> ModelRoot
 
 def words(receipt: Receipt) -> list[Any]:
     """The receipt as the contract takes it."""
-    shown: list[Any] = []
-    for field in fields(receipt):
-        value = getattr(receipt, field.name)
-        if isinstance(value, Span):
-            shown += [value.start, value.end]
-        else:
-            shown.append(keccak(text=value.value) if isinstance(value, NumericClass) else value)
-    return shown
+    return list(receipt.words())
 
 
 def shown(signed: SignedReceipt) -> tuple[list[Any], bytes]:
@@ -111,6 +104,9 @@ class Work:
             client_nonce=self.nonce,
             pos_start=pos,
             n_pos=n,
+            wire=WireDtype.FLOAT32,
+            batch=1,
+            order_root=ZERO_HASH,
             in_root=self.root(pos, inputs),
             out_root=self.root(pos, outputs),
             upstream_receipt_hash=upstream.receipt.hash() if upstream else ZERO_HASH,

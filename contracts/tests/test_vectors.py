@@ -115,7 +115,7 @@ def test_manifest_and_weight_roots(harness, vector):
 @pytest.mark.parametrize("vector", VECTORS["receipts"], ids=lambda v: v["numeric_class"])
 def test_receipt_hashes_and_signatures(harness, vector):
     fields = [value for name, value in vector.items() if name not in ("hash", "signature")]
-    fields[6] = keccak(text=vector["numeric_class"])
+    fields[6], fields[11] = keccak(text=vector["numeric_class"]), keccak(text=vector["wire"])
     digest = harness.receiptHash(fields)
     assert bytes(digest) == raw(vector["hash"])
     assert harness.recover(digest, vector["signature"]) == VECTORS["signer"]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import fields
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from corolla_core.model.manifest import Manifest
 from corolla_core.protocol.ids import ZERO_ADDRESS, ZERO_HASH, Address, Hash32, ModelRoot, TrancheId, address
 from corolla_core.protocol.ids import session_id as as_session_id
 from corolla_core.protocol.merkle import merkle_proof, merkle_root
-from corolla_core.protocol.receipt import NumericClass, Receipt, row_leaf
+from corolla_core.protocol.receipt import NumericClass, Receipt, WireDtype, row_leaf
+from corolla_core.protocol.reordering import Reordering, order_root
 from corolla_core.protocol.signature import Signer
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.sumtree import Leaf, SumNode, SumTree, hash_leaf, hash_pair
@@ -209,7 +211,7 @@ def manifests() -> list[dict[str, Any]]:
 
 
 def receipts() -> list[dict[str, Any]]:
-    def receipt(numeric_class: NumericClass, small: bool) -> Receipt:
+    def receipt(numeric_class: NumericClass, wire: WireDtype, small: bool) -> Receipt:
         return Receipt(
             chain_id=1337 if small else 2**64 - 1,
             epoch=0 if small else 2**64 - 1,
@@ -221,6 +223,9 @@ def receipts() -> list[dict[str, Any]]:
             client_nonce=named("nonce"),
             pos_start=0 if small else 2**64 - 1,
             n_pos=1 if small else 2**64 - 1,
+            wire=wire,
+            batch=1 if small else 2**64 - 1,
+            order_root=ZERO_HASH if small else named("order"),
             in_root=named("in"),
             out_root=named("out"),
             upstream_receipt_hash=ZERO_HASH if small else named("upstream"),
@@ -229,21 +234,37 @@ def receipts() -> list[dict[str, Any]]:
             t_out=0 if small else 2**64 - 1,
         )
 
-    shown = []
+    shown, wires = [], list(WireDtype)
     for index, numeric_class in enumerate(NumericClass):
-        value = receipt(numeric_class, small=index % 2 == 0)
+        value = receipt(numeric_class, wires[index % len(wires)], small=index % 2 == 0)
         data: dict[str, Any] = {}
         for field in fields(value):
             item = getattr(value, field.name)
             if isinstance(item, Span):
                 data |= {"span_start": str(item.start), "span_end": str(item.end)}
-            elif isinstance(item, NumericClass):
-                data |= {"numeric_class": item.value}
+            elif isinstance(item, StrEnum):
+                data |= {field.name: item.value}
             else:
                 data[field.name] = show(item) if isinstance(item, bytes) else str(item)
         signature = value.sign(SIGNER).signature
         shown.append({**data, "hash": show(value.hash()), "signature": show(signature)})
     return shown
+
+
+def orders() -> list[dict[str, Any]]:
+    cases = [
+        (),
+        (Reordering(0, (0,)),),
+        (Reordering(7, (1, 0)), Reordering(9, (1, 1))),
+        (Reordering(2**32, (3, 2, 1, 0)),),
+    ]
+    return [
+        {
+            "reorderings": [{"position": each.position, "rows": list(each.rows)} for each in case],
+            "root": show(order_root(case)),
+        }
+        for case in cases
+    ]
 
 
 def build() -> dict[str, Any]:
@@ -258,6 +279,7 @@ def build() -> dict[str, Any]:
         "sha256_merkle": merkle(),
         "manifests": manifests(),
         "receipts": receipts(),
+        "orders": orders(),
     }
 
 

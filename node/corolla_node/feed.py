@@ -11,7 +11,6 @@ from corolla_core.protocol.errors import CorollaError, NetworkError, OutOfCapaci
 from corolla_core.protocol.ids import Address, Hash32
 from corolla_core.protocol.receipt import SignedReceipt
 from corolla_core.swarm.messages import MAX_RECEIPTS, AskReceipts, Fault, Receipts
-from corolla_core.swarm.receipts import to_message
 from corolla_node.ports import Clock, Link
 
 _log = structlog.get_logger(__name__)
@@ -52,4 +51,4 @@ class Feed:
             raise OutOfCapacity("the receipts cannot be read now", needed=1, free=0) from error
         finally:
             self._asking.discard(peer)
-        return Receipts([to_message(signed) for signed in found[:MAX_RECEIPTS]], len(found) > MAX_RECEIPTS)
+        return Receipts(found[:MAX_RECEIPTS], len(found) > MAX_RECEIPTS)

@@ -11,13 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from time import thread_time
 
-from corolla_core.protocol.errors import InvalidInput
+from corolla_core.protocol.errors import InvalidSignature
 from corolla_core.protocol.ids import ZERO_HASH, Address, Hash32, ModelRoot
 from corolla_core.protocol.receipt import NumericClass, Receipt, SignedReceipt, rows_root
+from corolla_core.protocol.reordering import Reordering, order_root
 from corolla_core.protocol.signature import Signer
 from corolla_core.store.kept_rows import Place
-from corolla_core.swarm import messages
-from corolla_core.swarm.receipts import from_message
 from corolla_node.archive import Archive, ArchivedRows
 from corolla_node.steps import Agreement
 
@@ -38,7 +37,8 @@ class Piece:
     """One computed step: `tokens` positions from `pos`, input and output as row-major `[batch, tokens, hidden]` bytes.
 
     Times are Unix milliseconds. `live`: the rows came from the node before as it computed them, and went on to the next
-    one; not so in a replay of history, of which the neighbours signed long ago.
+    one; not so in a replay of history, of which the neighbours signed long ago. `reorder`: what the sequences became
+    before `pos` was computed.
     """
 
     pos: int
@@ -48,6 +48,7 @@ class Piece:
     t_in: int
     t_out: int
     live: bool = True
+    reorder: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Upstream:
     """What the node before sent as its receipt for a chunk, unchecked, and who that node is."""
 
     account: Address
-    message: messages.Receipt
+    signed: SignedReceipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,7 @@ class ReceiptChain:
         issuer, agreed, first = self._issuer, self._agreed, chunk[0]
         inputs = list(_rows(chunk, agreed.batch, inputs=True))
         outputs = list(_rows(chunk, agreed.batch, inputs=False))
+        reorderings = [Reordering(piece.pos, piece.reorder) for piece in chunk if piece.reorder is not None]
         receipt = Receipt(
             chain_id=issuer.chain_id,
             epoch=issuer.epoch,
@@ -117,6 +119,9 @@ class ReceiptChain:
             client_nonce=agreed.client_nonce,
             pos_start=first.pos,
             n_pos=len(inputs),
+            wire=agreed.wire_dtype,
+            batch=agreed.batch,
+            order_root=order_root(reorderings),
             in_root=rows_root(agreed.session, first.pos, inputs),
             out_root=rows_root(agreed.session, first.pos, outputs),
             upstream_receipt_hash=ZERO_HASH,
@@ -143,14 +148,14 @@ def _fitting(upstream: Upstream | None, receipt: Receipt) -> SignedReceipt | Non
     if upstream is None:
         return None
     try:
-        signed = from_message(upstream.message)
-        signer = signed.signer()
-    except InvalidInput:
+        signer = upstream.signed.signer()
+    except InvalidSignature:
         return None
-    theirs = signed.receipt
+    theirs = upstream.signed.receipt
     stated = (theirs.chain_id, theirs.model_root, theirs.session_id, theirs.pos_start, theirs.n_pos)
     ours = (receipt.chain_id, receipt.model_root, receipt.session_id, receipt.pos_start, receipt.n_pos)
-    return signed if signer == upstream.account and stated == ours and theirs.span.end == receipt.span.start else None
+    fits = signer == upstream.account and stated == ours and theirs.span.end == receipt.span.start
+    return upstream.signed if fits else None
 
 
 def signing_thread() -> ThreadPoolExecutor:

@@ -26,7 +26,7 @@ from corolla_core.protocol.errors import (
 )
 from corolla_core.protocol.ids import Address, Hash32, ModelRoot, SessionId, TrancheId, address
 from corolla_core.protocol.pricing import Price
-from corolla_core.protocol.receipt import NumericClass
+from corolla_core.protocol.receipt import NumericClass, WireDtype
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.sumtree import Leaf, SumNode, SumProof
 from corolla_core.protocol.units import Nectar
@@ -245,7 +245,7 @@ class Server:
             batch=message.batch,
             max_tokens=message.max_tokens,
             hidden=blocks.hidden_size,
-            wire_dtype=message.wire_dtype,
+            wire_dtype=WireDtype(message.wire_dtype),
             chunk_tokens=message.chunk_tokens,
             price=_price(message),
             tranche_id=tranche_id,

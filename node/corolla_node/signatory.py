@@ -16,7 +16,6 @@ import structlog
 from corolla_core.protocol.errors import CorollaError, LinkBroken
 from corolla_core.protocol.ids import Address, Hash32
 from corolla_core.swarm.messages import Receipt
-from corolla_core.swarm.receipts import to_message
 from corolla_node.desk import Desk
 from corolla_node.receipts import Piece, ReceiptChain, Signed, Upstream
 from corolla_node.steps import Agreement
@@ -82,7 +81,8 @@ class Signatory:
 
     def heard(self, message: Receipt) -> None:
         """The upstream has sent its receipt."""
-        self._heard[message.pos_start, message.n_pos] = message
+        receipt = message.signed.receipt
+        self._heard[receipt.pos_start, receipt.n_pos] = message
         while len(self._heard) > MAX_HEARD:
             self._heard.popitem(last=False)
         self._pump()
@@ -131,7 +131,7 @@ class Signatory:
         if chunk.live and self._upstream is not None:
             message = self._heard.pop(chunk.key, None)
             if message is not None:
-                upstream = Upstream(self._upstream, message)
+                upstream = Upstream(self._upstream, message.signed)
             elif len(self._waiting) <= MAX_WAITING and self._desk.loop.time() < chunk.deadline:
                 self._timer = self._desk.loop.call_at(chunk.deadline, self._pump)
                 return
@@ -154,7 +154,7 @@ class Signatory:
         tokens = chunk.key[1]
         self._desk.timings.add_receipt(signed.seconds, tokens)
         self._desk.bookkeeper.receipt(signed.receipt, signed.place)
-        message = to_message(signed.receipt)
+        message = Receipt(signed.receipt)
         self._tell(message)
         if chunk.live:
             self._forward(message)

@@ -8,6 +8,7 @@ from enum import Enum
 from corolla_core.protocol.errors import InvalidInput, OutOfCapacity, PositionMismatch, TensorRejected
 from corolla_core.protocol.ids import Address, SessionId, TrancheId
 from corolla_core.protocol.pricing import Price
+from corolla_core.protocol.receipt import WireDtype
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.units import Nectar
 from corolla_core.swarm.messages import Step
@@ -27,7 +28,7 @@ class Agreement:
     batch: int
     max_tokens: int
     hidden: int
-    wire_dtype: str
+    wire_dtype: WireDtype
     chunk_tokens: int
     price: Price
     tranche_id: TrancheId

@@ -25,7 +25,7 @@ from corolla_core.model.manifest import Manifest
 from corolla_core.protocol.errors import ConfigError, TransactionReverted
 from corolla_core.protocol.ids import ZERO_ADDRESS, ZERO_HASH, Hash32, SessionId, TrancheId
 from corolla_core.protocol.merkle import merkle_proof, merkle_root
-from corolla_core.protocol.receipt import NumericClass, Receipt, SignedReceipt, row_leaf
+from corolla_core.protocol.receipt import NumericClass, Receipt, SignedReceipt, WireDtype, row_leaf
 from corolla_core.protocol.signature import Signer
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.sumtree import Leaf, SumTree
@@ -92,6 +92,9 @@ class World:
             client_nonce=bytes(X),
             pos_start=0,
             n_pos=len(ROWS),
+            wire=WireDtype.FLOAT32,
+            batch=1,
+            order_root=ZERO_HASH,
             in_root=merkle_root(LEAVES),
             out_root=X,
             upstream_receipt_hash=ZERO_HASH,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace as replace_field
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +144,11 @@ async def test_a_false_receipt_gets_the_node_replaced(
     checkpoint: Checkpoint, undisturbed: tuple[int, ...], tmp_path: Path, field: str
 ) -> None:
     def falsify(message: Any, payload: Any) -> tuple[Any, Any]:
-        value = message.n_pos + 1 if field == "n_pos" else bytes(len(getattr(message, field)))
-        return replace(message, **{field: value}), payload
+        signed, receipt = message.signed, message.signed.receipt
+        if field == "signature":
+            return Receipt(replace_field(signed, signature=bytes(65))), payload
+        value = receipt.n_pos + 1 if field == "n_pos" else bytes(32)
+        return Receipt(replace_field(signed, receipt=replace_field(receipt, **{field: value}))), payload
 
     async with client_world(checkpoint, tmp_path, SPANS | STANDBYS) as world:
         corrupt(world.nodes["b"], Receipt, falsify, after=1)

@@ -18,7 +18,7 @@ from corolla_core.chain.sender import TransactionSender
 from corolla_core.chain.token import Token
 from corolla_core.protocol.errors import ConfigError, InvalidInput, TransactionReverted
 from corolla_core.protocol.ids import ZERO_ADDRESS, ZERO_HASH, Address, Hash32, ModelRoot, SessionId
-from corolla_core.protocol.receipt import NumericClass, Receipt, SignedReceipt
+from corolla_core.protocol.receipt import NumericClass, Receipt, SignedReceipt, WireDtype
 from corolla_core.protocol.signature import Signer
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.units import ONE_NECTAR, Nectar
@@ -71,6 +71,9 @@ class Court:
             client_nonce=b"n" * 32,
             pos_start=number,
             n_pos=1,
+            wire=WireDtype.FLOAT32,
+            batch=1,
+            order_root=ZERO_HASH,
             in_root=ZERO_HASH,
             out_root=ZERO_HASH,
             upstream_receipt_hash=ZERO_HASH,

@@ -19,7 +19,6 @@ from corolla_core.protocol.span import Span
 from corolla_core.swarm import messages
 from corolla_core.swarm.messages import AskOpening, Close, Closed, Opening
 from corolla_core.swarm.openings import ask_opening, fetch_opening
-from corolla_core.swarm.receipts import from_message
 from corolla_node import openings
 
 __all__ = ["checkpoint", "manifest"]
@@ -29,7 +28,7 @@ VALIDATOR = signer("validator")
 
 def of(client: FakeClient, node: Any) -> list[SignedReceipt]:
     return [
-        from_message(message)
+        message.signed
         for pipe, message, _ in client.received
         if isinstance(message, messages.Receipt) and pipe.peer == node.account
     ]
@@ -112,7 +111,7 @@ async def some_receipt(world: World, node: Any) -> SignedReceipt:
     await client.open()
     client.pay(10**5)
     client.step(1, 0, inputs(4))
-    return from_message((await client.expect(messages.Receipt))[0])
+    return (await client.expect(messages.Receipt))[0].signed
 
 
 async def test_rows_that_were_not_signed_for_are_the_nodes_misbehaviour() -> None:

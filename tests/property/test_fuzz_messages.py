@@ -10,12 +10,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from any_receipt import signed_receipts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from swarm_peers import RawPeer, Recorder, endpoint_of, new_signer
 
 from corolla_core.protocol.errors import CorollaError, MalformedMessage, NetworkError, from_wire
 from corolla_core.protocol.ids import address_bytes
+from corolla_core.protocol.receipt import SignedReceipt
 from corolla_core.swarm.certificate import ephemeral_certificate, server_context
 from corolla_core.swarm.connection import Connection, Policy
 from corolla_core.swarm.dial import dial
@@ -52,6 +54,8 @@ def values_of(kind: msgspec.inspect.Type) -> st.SearchStrategy[Any]:
             return st.dictionaries(st.text(max_size=20), plain_values(), max_size=4)
         case msgspec.inspect.StructType(cls=cls) if cls is Tensor:
             return small_tensors()
+        case msgspec.inspect.DataclassType(cls=cls) if cls is SignedReceipt:
+            return signed_receipts()
         case msgspec.inspect.StructType(cls=cls, fields=fields):
             return st.builds(cls, **{each.name: values_of(each.type) for each in fields})
     raise AssertionError(f"no strategy for {kind}")

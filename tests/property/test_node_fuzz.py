@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 import torch
+from any_receipt import signed_receipts
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from node_peers import MODEL, PRICE, FakeClient, World, expected, inputs, running_node, signer, until
@@ -99,11 +100,7 @@ ANY_MESSAGE = st.one_of(
     st.builds(messages.Paid, hashes, amounts),
     st.builds(messages.Pong, bigs),
     st.builds(messages.Info, hashes, counts, counts, amounts, counts, counts, bigs, bigs, bigs, st.booleans()),
-    st.builds(
-        messages.Receipt,
-        *(bigs, bigs, hashes, counts, counts, hashes, names, sessions, hashes, counts, counts),
-        *(hashes, hashes, hashes, hashes, bigs, bigs, signatures),
-    ),
+    st.builds(messages.Receipt, signed_receipts(sessions=sessions, models=st.just(MODEL) | hashes)),
 )
 
 

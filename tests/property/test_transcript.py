@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from corolla_core.protocol.errors import CorollaError, InvalidProof, MalformedMessage
 from corolla_core.protocol.ids import ZERO_HASH, Hash32, ModelRoot, SessionId
-from corolla_core.protocol.receipt import NumericClass, Receipt, SignedReceipt, rows_root
+from corolla_core.protocol.receipt import NumericClass, Receipt, SignedReceipt, WireDtype, rows_root
 from corolla_core.protocol.receipt_chain import is_fork, link
 from corolla_core.protocol.signature import Signer
 from corolla_core.protocol.span import Span
@@ -45,6 +45,9 @@ def entry(
         client_nonce=nonce,
         pos_start=pos,
         n_pos=count,
+        wire=WireDtype.FLOAT32,
+        batch=1,
+        order_root=ZERO_HASH,
         in_root=root(inputs),
         out_root=root(outputs),
         upstream_receipt_hash=ZERO_HASH,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 from books import PAYEE, PAYER, receipt
@@ -11,12 +12,12 @@ from node_peers import FakeClient, FakeDisk, World, inputs, running_node, until
 
 from corolla_core.protocol.errors import OutOfCapacity, StoreError
 from corolla_core.protocol.ids import ZERO_HASH, Hash32
+from corolla_core.protocol.receipt import WireDtype
 from corolla_core.protocol.span import Span
 from corolla_core.store.node_store import NodeStore
 from corolla_core.store.store import Store
 from corolla_core.swarm.frame import MAX_HEADER_BYTES, encode
 from corolla_core.swarm.messages import MAX_RECEIPTS, AskReceipts, Receipt, Receipts
-from corolla_core.swarm.receipts import from_message, to_message
 from corolla_node.feed import LAG_MS
 
 __all__ = ["database", "postgres_server", "store"]
@@ -39,8 +40,8 @@ async def test_a_peer_is_shown_what_was_signed_once_it_has_settled() -> None:
         late = LAG_MS / 1000 + 1
         client.pipes[0].send(AskReceipts(0, ZERO_HASH))
         answer, _ = await client.expect(Receipts)
-        assert answer == Receipts([sent], False)
-        place = from_message(sent).receipt
+        assert answer == Receipts([sent.signed], False)
+        place = sent.signed.receipt
         client.pipes[0].send(AskReceipts(place.t_out, place.hash()))
         answer, _ = await client.expect(Receipts)
         assert answer.receipts == []
@@ -91,6 +92,9 @@ def test_pages_hold_every_receipt_once_in_order_of_time_and_hash(store: Store) -
 
 
 def test_a_page_fits_a_frame() -> None:
-    one = to_message(receipt(start=2**31, count=2**20, t_out=2**62))
+    most = 2**64 - 1
+    numbers = ("chain_id", "epoch", "pos_start", "n_pos", "batch", "t_in", "t_out")
+    largest = replace(receipt().receipt, span=Span(4095, 4096), wire=WireDtype.BFLOAT16, **dict.fromkeys(numbers, most))
+    one = largest.sign(PAYEE)
     (frame,) = encode(Receipts([one] * MAX_RECEIPTS, True))
     assert len(frame) < MAX_HEADER_BYTES

@@ -282,7 +282,7 @@ async def test_receipts_cover_every_position_in_one_chain() -> None:
             await client.result()
         client.pipes[0].send(Close(client.session))
         await client.expect(Closed)
-        receipts = [message for _, message, _ in client.received if isinstance(message, Receipt)]
+        receipts = [message.signed.receipt for _, message, _ in client.received if isinstance(message, Receipt)]
         assert [(r.pos_start, r.n_pos) for r in receipts] == [(0, 3), (3, 5), (8, 6)]
         assert receipts[0].prev_receipt_hash == bytes(32)
         assert receipts[1].prev_receipt_hash != bytes(32)

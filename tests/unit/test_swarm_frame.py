@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
+from books import receipt
 from swarm_peers import step_of
 
 from corolla_core.protocol.errors import MalformedMessage
-from corolla_core.swarm.frame import MAX_BODY_BYTES, PREFIX, FrameReader, decode, encode, payload_bytes
-from corolla_core.swarm.messages import Close, Fault, Ping, Result, Tensor
+from corolla_core.swarm.frame import MAX_BODY_BYTES, PREFIX, FrameReader, decode, decode_message, encode, payload_bytes
+from corolla_core.swarm.messages import Close, Fault, Ping, Receipt, Result, Tensor
 
 SESSION = bytes(range(16))
 
@@ -127,6 +129,30 @@ def test_a_deeply_nested_fault_is_refused_and_not_a_crash() -> None:
     header = b"\x94\xa5fault\x81\xa1e" + nested + b"\xc0\xc0"
     with pytest.raises(MalformedMessage):
         decode(memoryview(PREFIX.pack(4 + len(header), len(header)) + header))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"numeric_class": "fp1"},
+        {"wire": "float8"},
+        {"span": {"start": 9, "end": 3}},
+        {"n_pos": 0},
+        {"batch": 0},
+        {"batch": -1},
+        {"t_in": 9, "t_out": 8},
+        {"order_root": b"short"},
+        {"session_id": bytes(15)},
+    ],
+)
+def test_a_receipt_that_makes_no_sense_is_refused_where_it_is_read(change: dict[str, object]) -> None:
+    signed = receipt()
+    plain = msgspec.to_builtins(signed, builtin_types=(bytes,))
+    plain["receipt"] |= change
+    header = msgspec.msgpack.encode(("receipt", plain))
+    assert decode_message(memoryview(msgspec.msgpack.encode(Receipt(signed)))) == Receipt(signed)
+    with pytest.raises(MalformedMessage):
+        decode_message(memoryview(header))
 
 
 def test_a_header_over_64_kib_is_not_sent() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from eth_abi.abi import encode
 from eth_account import Account
 from eth_account.messages import encode_typed_data
 from eth_utils.crypto import keccak
@@ -16,7 +17,8 @@ from eth_utils.crypto import keccak
 from corolla_core.protocol.errors import InvalidProof, InvalidSignature
 from corolla_core.protocol.ids import Address, Hash32, ModelRoot, SessionId, TrancheId
 from corolla_core.protocol.merkle import leaf_hash, merkle_root, verify_merkle
-from corolla_core.protocol.receipt import NumericClass, Receipt, row_leaf
+from corolla_core.protocol.receipt import NumericClass, Receipt, WireDtype, row_leaf
+from corolla_core.protocol.reordering import Reordering, order_root
 from corolla_core.protocol.signature import recover
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.sumtree import Leaf, SumNode, SumProof, SumTree, hash_leaf, verify
@@ -149,6 +151,9 @@ def test_receipt_hashes_and_signatures(vector: dict[str, str]) -> None:
         client_nonce=raw(vector["client_nonce"]),
         pos_start=int(vector["pos_start"]),
         n_pos=int(vector["n_pos"]),
+        wire=WireDtype(vector["wire"]),
+        batch=int(vector["batch"]),
+        order_root=Hash32(raw(vector["order_root"])),
         in_root=Hash32(raw(vector["in_root"])),
         out_root=Hash32(raw(vector["out_root"])),
         upstream_receipt_hash=Hash32(raw(vector["upstream_receipt_hash"])),
@@ -158,3 +163,11 @@ def test_receipt_hashes_and_signatures(vector: dict[str, str]) -> None:
     )
     assert receipt.hash() == raw(vector["hash"])
     assert recover(receipt.hash(), raw(vector["signature"])) == VECTORS["signer"]
+
+
+@pytest.mark.parametrize("vector", VECTORS["orders"], ids=lambda v: len(v["reorderings"]))
+def test_what_reorderings_are_signed_by(vector: dict[str, Any]) -> None:
+    reorderings = [Reordering(each["position"], tuple(each["rows"])) for each in vector["reorderings"]]
+    words = [number for each in reorderings for number in (each.position, *each.rows)]
+    assert order_root(reorderings) == raw(vector["root"])
+    assert order_root(reorderings) == (keccak(encode(["uint256"] * len(words), words)) if words else bytes(32))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from corolla_core.protocol.errors import InvalidInput, PeerMisbehaved, TensorRejected
+from corolla_core.protocol.errors import TensorRejected
 from corolla_core.protocol.ids import Address, Hash32
 from corolla_core.protocol.opening import Side
 from corolla_core.protocol.receipt import SignedReceipt
@@ -15,7 +15,6 @@ from corolla_core.swarm.dial import Fallback
 from corolla_core.swarm.inquiry import Inquiry
 from corolla_core.swarm.messages import AskReceipts, Receipts
 from corolla_core.swarm.openings import ask_opening
-from corolla_core.swarm.receipts import from_message
 
 _ANSWER_SECONDS = 20.0
 
@@ -32,10 +31,7 @@ class SwarmNodes:
     async def receipts(self, node: Announcement, t_out: int, after: Hash32) -> tuple[list[SignedReceipt], bool]:
         line = await self._line(node)
         answer, _payload = await line.ask(AskReceipts(t_out, after), Receipts, seconds=_ANSWER_SECONDS)
-        try:
-            return [from_message(one) for one in answer.receipts], answer.more
-        except InvalidInput as error:
-            raise PeerMisbehaved(f"sends receipts that do not parse: {error}", peer=node.account) from None
+        return answer.receipts, answer.more
 
     async def open(self, node: Announcement, signed: SignedReceipt) -> Entry:
         """Raises TensorRejected for the rows of several sequences at once, which cannot be judged."""

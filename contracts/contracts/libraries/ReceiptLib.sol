@@ -9,6 +9,10 @@ import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 /// @param weightRoot SHA-256 Merkle root over the block roots of the span
 /// @param numericClass keccak256 of the class's name
 /// @param clientNonce chosen afresh by the client for every session it opens at every node
+/// @param wire keccak256 of the name of the rows' dtype
+/// @param batch sequences computed at once: a row is the hidden states of all of them at one position
+/// @param orderRoot keccak256 over the reorderings of the sequences within the chunk, `position ‖ index of each` as words,
+/// in the order they happened; zero where there were none
 /// @param upstreamReceiptHash the receipt whose `outRoot` is this one's `inRoot`; zero where there is none
 /// @param prevReceiptHash the receipt before this one in the session; zero for the first
 struct Receipt {
@@ -23,6 +27,9 @@ struct Receipt {
     bytes32 clientNonce;
     uint64 posStart;
     uint64 nPos;
+    bytes32 wire;
+    uint64 batch;
+    bytes32 orderRoot;
     bytes32 inRoot;
     bytes32 outRoot;
     bytes32 upstreamReceiptHash;
@@ -34,9 +41,9 @@ struct Receipt {
 /// @title Hashing of receipts and of the rows under their roots
 /// @notice Mirrors corolla_core/protocol/receipt.py; docs/spec/vectors.json holds both to it.
 library ReceiptLib {
-    bytes32 internal constant TAG = keccak256("corolla/receipt/v1");
+    bytes32 internal constant TAG = keccak256("corolla/receipt/v2");
 
-    /// @dev `keccak256(tag ‖ 17 words)`: every field is one word.
+    /// @dev `keccak256(tag ‖ 20 words)`: every field is one word.
     function hash(Receipt calldata receipt) internal pure returns (bytes32) {
         return keccak256(abi.encode(TAG, receipt));
     }

@@ -152,7 +152,7 @@ class Faults(Contract):
         """
         bond = (await self.parameters()).opening_bond
         await Token(self.chain, self.sender).ensure_allowance(self.address, bond)
-        chained = [_words(each) for each in later]
+        chained = [each.words() for each in later]
         mined = await self._send("challengeOpening", *_signed(receipt), position, side, tranche, chained)
         for event in self._events(mined, "OpeningChallenged"):
             return Hash32(event.arguments["challengeId"])
@@ -217,26 +217,4 @@ def challenge_id(receipt: Hash32, position: int, side: Side) -> Hash32:
 
 
 def _signed(signed: SignedReceipt) -> tuple[object, bytes]:
-    return _words(signed.receipt), signed.signature
-
-
-def _words(receipt: Receipt) -> tuple[object, ...]:
-    return (
-        receipt.chain_id,
-        receipt.epoch,
-        receipt.model_root,
-        receipt.span.start,
-        receipt.span.end,
-        receipt.weight_root,
-        keccak(text=receipt.numeric_class.value),
-        receipt.session_id,
-        receipt.client_nonce,
-        receipt.pos_start,
-        receipt.n_pos,
-        receipt.in_root,
-        receipt.out_root,
-        receipt.upstream_receipt_hash,
-        receipt.prev_receipt_hash,
-        receipt.t_in,
-        receipt.t_out,
-    )
+    return signed.receipt.words(), signed.signature

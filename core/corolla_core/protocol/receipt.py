@@ -15,7 +15,17 @@ from corolla_core.protocol.merkle import Buffer, leaf_hash, merkle_root
 from corolla_core.protocol.signature import Signer, recover
 from corolla_core.protocol.span import Span
 
-_TAG = keccak(text="corolla/receipt/v1")
+_TAG = keccak(text="corolla/receipt/v2")
+_HASHES = (
+    "model_root",
+    "weight_root",
+    "client_nonce",
+    "order_root",
+    "in_root",
+    "out_root",
+    "upstream_receipt_hash",
+    "prev_receipt_hash",
+)
 
 
 class NumericClass(StrEnum):
@@ -27,6 +37,14 @@ class NumericClass(StrEnum):
     BF16 = "bf16"
     INT8 = "int8"
     NF4 = "nf4"
+
+
+class WireDtype(StrEnum):
+    """What a hidden state may be on the wire, by its torch name; every peer rounds to the one the client asked for."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
 
 
 def row_leaf(session: SessionId, position: int, row: Buffer) -> Hash32:
@@ -43,7 +61,8 @@ def rows_root(session: SessionId, first_position: int, rows: Iterable[Buffer]) -
 class Receipt:
     """A node's statement that `span` turned the rows under `in_root` into those under `out_root`.
 
-    Times are Unix milliseconds.
+    A row is `batch` hidden states in dtype `wire`, those of all sequences at one position. `order_root` is what
+    `reordering.order_root` gives for the reorderings of the sequences in this chunk. Times are Unix milliseconds.
     """
 
     chain_id: int
@@ -56,6 +75,9 @@ class Receipt:
     client_nonce: bytes
     pos_start: int
     n_pos: int
+    wire: WireDtype
+    batch: int
+    order_root: Hash32
     in_root: Hash32
     out_root: Hash32
     upstream_receipt_hash: Hash32
@@ -64,40 +86,45 @@ class Receipt:
     t_out: int
 
     def __post_init__(self) -> None:
-        for name in ("model_root", "weight_root", "client_nonce", "in_root", "out_root", "upstream_receipt_hash"):
+        for name in _HASHES:
             if len(getattr(self, name)) != 32:
                 raise InvalidInput(f"{name} is 32 bytes")
-        if len(self.prev_receipt_hash) != 32 or len(self.session_id) != 16:
-            raise InvalidInput("prev_receipt_hash is 32 bytes, session_id 16")
-        for number in (self.chain_id, self.epoch, self.pos_start, self.n_pos, self.t_in, self.t_out):
+        if len(self.session_id) != 16:
+            raise InvalidInput("session_id is 16 bytes")
+        for number in (self.chain_id, self.epoch, self.pos_start, self.n_pos, self.batch, self.t_in, self.t_out):
             if not 0 <= number < 2**64:
                 raise InvalidInput(f"not a uint64: {number}")
-        if self.n_pos == 0 or self.t_out < self.t_in:
-            raise InvalidInput("a receipt covers a position and ends after it began")
+        if self.n_pos == 0 or self.batch == 0 or self.t_out < self.t_in:
+            raise InvalidInput("a receipt covers a position of a sequence and ends after it began")
+
+    def words(self) -> tuple[int | bytes, ...]:
+        """One value for each field of Solidity's struct (the span is two), names of classes and dtypes hashed."""
+        return (
+            self.chain_id,
+            self.epoch,
+            self.model_root,
+            self.span.start,
+            self.span.end,
+            self.weight_root,
+            keccak(text=self.numeric_class.value),
+            self.session_id,
+            self.client_nonce,
+            self.pos_start,
+            self.n_pos,
+            keccak(text=self.wire.value),
+            self.batch,
+            self.order_root,
+            self.in_root,
+            self.out_root,
+            self.upstream_receipt_hash,
+            self.prev_receipt_hash,
+            self.t_in,
+            self.t_out,
+        )
 
     def encode(self) -> bytes:
-        """Canonical: one 32-byte word a field in declaration order (the span is two), as Solidity's abi.encode does."""
-        return b"".join(
-            [
-                word(self.chain_id),
-                word(self.epoch),
-                self.model_root,
-                word(self.span.start),
-                word(self.span.end),
-                self.weight_root,
-                keccak(text=self.numeric_class.value),
-                self.session_id + bytes(16),
-                self.client_nonce,
-                word(self.pos_start),
-                word(self.n_pos),
-                self.in_root,
-                self.out_root,
-                self.upstream_receipt_hash,
-                self.prev_receipt_hash,
-                word(self.t_in),
-                word(self.t_out),
-            ]
-        )
+        """Canonical: one 32-byte word a field in declaration order, as Solidity's abi.encode does."""
+        return b"".join(word(value) if isinstance(value, int) else value.ljust(32, b"\0") for value in self.words())
 
     def hash(self) -> Hash32:
         return Hash32(keccak(_TAG + self.encode()))

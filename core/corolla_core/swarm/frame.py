@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from corolla_core.protocol.errors import MalformedMessage, OutOfCapacity
+from corolla_core.protocol.errors import InvalidInput, MalformedMessage, OutOfCapacity
 from corolla_core.swarm.messages import AnyMessage, Tensor
 
 PREFIX = struct.Struct(">II")
@@ -78,7 +78,7 @@ def decode_message(header: memoryview) -> AnyMessage:
     """The message of a msgpack header. Raises MalformedMessage."""
     try:
         return _decoder.decode(header)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+    except (msgspec.MsgspecError, InvalidInput, ValueError, RecursionError) as error:
         raise MalformedMessage(f"header does not parse: {error}") from None
 
 

@@ -23,6 +23,9 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from corolla_core.protocol.ids import SessionId
+from corolla_core.protocol.receipt import SignedReceipt
+
 Hash = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Account = Annotated[bytes, Meta(min_length=20, max_length=20)]
 Session = Annotated[bytes, Meta(min_length=16, max_length=16)]
@@ -168,26 +171,14 @@ class Paid(Message, frozen=True):
 
 
 class Receipt(Message, frozen=True):
-    """Node to client, and to the next node: one signed receipt, fields as in `protocol.receipt.Receipt`."""
+    """Node to client, and to the next node: one signed receipt. What is no receipt does not parse; whose signature it
+    is has yet to be looked at."""
 
-    chain_id: Big
-    epoch: Big
-    model_root: Hash
-    start: Count
-    end: Count
-    weight_root: Hash
-    numeric_class: Name
-    session: Session
-    client_nonce: Hash
-    pos_start: Count
-    n_pos: Count
-    in_root: Hash
-    out_root: Hash
-    upstream_receipt_hash: Hash
-    prev_receipt_hash: Hash
-    t_in: Big
-    t_out: Big
-    signature: Signature
+    signed: SignedReceipt
+
+    @property
+    def session(self) -> SessionId:
+        return self.signed.receipt.session_id
 
 
 class AskOpening(Message, frozen=True):
@@ -263,7 +254,7 @@ class AskReceipts(Message, frozen=True):
 class Receipts(Message, frozen=True):
     """Node's answer to AskReceipts; `more` when there are others behind these already."""
 
-    receipts: Annotated[list[Receipt], Meta(max_length=MAX_RECEIPTS)]
+    receipts: Annotated[list[SignedReceipt], Meta(max_length=MAX_RECEIPTS)]
     more: bool
 
 
