@@ -150,7 +150,7 @@ def poison(stage: Stage, inputs_BTD: Tensor, *, steps: int = 5, share: float = 0
     downstream, norm = stage.audited.measure.downstream, stage.audited.measure.norm
     honest = stage.audited.replay(inputs_BTD).clone()
     base = norm(honest).clone()
-    said = downstream.log_probs(honest).argmax(dim=-1)
+    said = downstream.log_probs(downstream.final(honest)).argmax(dim=-1)
     moved = honest.clone()
     for _ in range(steps):
         at = moved.detach().clone().requires_grad_()

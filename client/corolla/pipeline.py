@@ -16,7 +16,7 @@ from corolla.hop import Hop
 from corolla.linkage import Linkage
 from corolla.links import Link, Links
 from corolla.peers import Peers
-from corolla.receipts import ReceiptChain, Terms, Witness
+from corolla.receipts import Orders, ReceiptChain, Terms, Witness
 from corolla.router import Candidate, Leg, Preference, find_route, find_spares
 from corolla.wallet import Purse, Wallet, Want
 from corolla.wiring import Patience, Replay, Wiring
@@ -30,7 +30,7 @@ from corolla_core.protocol.errors import (
     TrancheUnknown,
 )
 from corolla_core.protocol.ids import Address, Hash32, SessionId, address_bytes
-from corolla_core.protocol.receipt import SignedReceipt
+from corolla_core.protocol.receipt import SignedReceipt, WireDtype
 from corolla_core.protocol.reputation import ReputationTerms
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.units import Nectar
@@ -92,6 +92,7 @@ class Pipeline:
         wallet: Wallet,
         weight_root: Callable[[Span], Hash32] | None = None,
         policy: Policy | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.session = session
         self.shape = shape
@@ -99,6 +100,8 @@ class Pipeline:
         self.hops: list[Hop] = []
         self.retired: list[Hop] = []
         self.linkage = Linkage()
+        self.orders = Orders()
+        self._clock = clock
         self._chain_id = chain_id
         self._peers = peers
         self._links = links
@@ -146,6 +149,7 @@ class Pipeline:
         for hop in self.hops:
             hop.sent.crop(position, end=end)
             hop.received.crop(position, end=end)
+        self.orders.crop(position, end=end)
         self.linkage.void(end)
 
     async def repair(self, *, replay_to: int, replay: Replay, patience: float) -> None:
@@ -296,6 +300,7 @@ class Pipeline:
         self._lost_here.add(account)
 
     async def _open(self, hop: Hop, before: Hop | None, after: Hop | None) -> None:
+        asked_at = self._clock()
         try:
             opened, nonce = await self._ask_to_open(hop, before, after)
             if self._weight_root is not None and opened.weight_root != self._weight_root(hop.leg.span):
@@ -320,8 +325,10 @@ class Pipeline:
             weight_root=Hash32(opened.weight_root),
             session=self.session,
             client_nonce=nonce,
+            wire=WireDtype(self.policy.wire_dtype),
+            batch=self.shape.batch,
         )
-        hop.chain = ReceiptChain(terms, sent=hop.sent, received=hop.received)
+        hop.chain = ReceiptChain(terms, self.orders, self._clock, asked_at, sent=hop.sent, received=hop.received)
 
     async def _ask_to_open(self, hop: Hop, before: Hop | None, after: Hop | None) -> tuple[Opened, bytes]:
         """What the node answers, and the nonce it was asked with: a fresh one every time, as it signs one chain of

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from corolla_core.protocol.errors import InvalidSignature, PeerMisbehaved
 from corolla_core.protocol.ids import ZERO_HASH, Address, Hash32, ModelRoot, SessionId
 from corolla_core.protocol.merkle import Buffer, merkle_root
-from corolla_core.protocol.receipt import Receipt, SignedReceipt, row_leaf
+from corolla_core.protocol.receipt import Receipt, SignedReceipt, WireDtype, row_leaf
+from corolla_core.protocol.reordering import Reordering, order_root
 from corolla_core.protocol.span import Span
 
 #: Rows a witness remembers; beyond it (a receipt that never came) the oldest go.
 _MAX_ROWS = 4096
+CLOCKS_DIFFER = 60.0
+"""Seconds between when a receipt says it was signed and when it comes: proofs expire by what it says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,33 @@ class Terms:
     weight_root: Hash32
     session: SessionId
     client_nonce: bytes
+    wire: WireDtype
+    batch: int
+
+
+class Orders:
+    """The reorderings a session asked its nodes for, by position: what a receipt says of them can be checked."""
+
+    def __init__(self) -> None:
+        self._asked: dict[int, Reordering] = {}
+        self._void_below = 0
+
+    def ask(self, reordering: Reordering) -> None:
+        self._asked[reordering.position] = reordering
+
+    def crop(self, position: int, *, end: int) -> None:
+        """Positions `[position, end)` are void. Receipts for them may still come, so nothing is said any more of
+        them."""
+        self._asked = {p: asked for p, asked in self._asked.items() if p < position}
+        self._void_below = max(self._void_below, end)
+
+    def root(self, start: int, count: int, *, replayed: int) -> Hash32 | None:
+        """What a node signs that got the positions below `replayed` as they had become by then; None where nothing can
+        be said."""
+        if start < self._void_below:
+            return None
+        live = range(max(start, replayed), start + count)
+        return order_root([self._asked[position] for position in sorted(self._asked.keys() & live)])
 
 
 class Witness:
@@ -64,13 +95,18 @@ class Witness:
 
 @dataclass(slots=True)
 class ReceiptChain:
-    """`sent` is a witness of the node's input rows where the client sent them, `received` of its outputs."""
+    """`sent` is a witness of the node's input rows where the client sent them, `received` of its outputs. `replayed` is
+    up to where the node was given the history of the session rather than its steps. `clock` gives Unix seconds."""
 
     terms: Terms
+    orders: Orders
+    clock: Callable[[], float]
+    opened: float
     sent: Witness | None = None
     received: Witness | None = None
     head: Hash32 = ZERO_HASH
     end: int = 0
+    replayed: int = 0
     kept: list[SignedReceipt] = field(default_factory=list)
 
     def add(self, signed: SignedReceipt) -> Receipt:
@@ -88,6 +124,16 @@ class ReceiptChain:
             raise PeerMisbehaved("sent a receipt for something else", peer=peer)
         if receipt.session_id != terms.session or receipt.client_nonce != terms.client_nonce:
             raise PeerMisbehaved("sent a receipt of another session", peer=peer)
+        if (receipt.wire, receipt.batch) != (terms.wire, terms.batch):
+            raise PeerMisbehaved("sent a receipt for rows of another dtype or batch", peer=peer)
+        order = self.orders.root(receipt.pos_start, receipt.n_pos, replayed=self.replayed)
+        if order is not None and receipt.order_root != order:
+            raise PeerMisbehaved("signed for sequences reordered otherwise than it was asked to", peer=peer)
+        ago = self.clock() - receipt.t_out / 1000
+        if abs(ago) > CLOCKS_DIFFER or receipt.t_in / 1000 < self.opened - CLOCKS_DIFFER:
+            raise PeerMisbehaved(
+                f"dates its receipt {ago:.0f} s ago: its clock, or this machine's, is wrong", peer=peer
+            )
         if receipt.prev_receipt_hash != self.head or receipt.pos_start > self.end:
             raise PeerMisbehaved("sent a receipt that does not follow the one before", peer=peer)
         for witness, root in ((self.sent, receipt.in_root), (self.received, receipt.out_root)):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
@@ -39,6 +40,7 @@ from corolla_core.protocol.errors import (
 )
 from corolla_core.protocol.ids import Address, Hash32, SessionId
 from corolla_core.protocol.receipt import SignedReceipt
+from corolla_core.protocol.reordering import Reordering
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.units import Nectar
 from corolla_core.swarm import messages
@@ -67,6 +69,7 @@ class Session:
         inputs: InputRows,
         weight_root: Callable[[Span], Hash32] | None = None,
         policy: Policy | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.id = SessionId(secrets.token_bytes(16))
         self.shape = shape
@@ -85,6 +88,7 @@ class Session:
             wallet=wallet,
             weight_root=weight_root,
             policy=self.policy,
+            clock=clock,
         )
         self._number = 0
         self._pending: dict[int, Pending] = {}
@@ -221,6 +225,8 @@ class Session:
             crop,
             None if reorder is None else list(reorder),
         )
+        if reorder is not None:
+            self._pipeline.orders.ask(Reordering(pos, tuple(reorder)))
         self._pending[number] = step
         self.position = pos + tokens
         if any(hop.must_pay for hop in hops):

@@ -61,9 +61,11 @@ class Wiring:
                 after.fresh = False
 
     async def _order_replay(self, hop: Hop, upto: int) -> None:
-        """Order and pay the work that the history will be to a new node."""
+        """Order and pay the work that the history will be to a new node, which signs for no reordering in it."""
         if upto:
             hop.order(upto)
+            if hop.chain is not None:
+                hop.chain.replayed = upto
             await pay(self._wallet, [hop])
 
     async def _rewire(self, hop: Hop, before: Hop | None, after: Hop | None, upto: int) -> None:

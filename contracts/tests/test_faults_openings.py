@@ -162,7 +162,7 @@ def test_only_paid_work_is_opened(world, work):
 def test_the_chain_from_the_head_is_whole(world, work, tranche):
     later = work.later(0)
     forged = list(later[1])
-    forged[12] = X
+    forged[15] = X  # its out_root
     for wrong in ([], later[:1], later[1:], later[::-1], [*later, later[-1]], [later[0], forged]):
         with reverts("ChainBroken"):
             world.challenge(work, 0, 2, OUTPUT, tranche, later=wrong)

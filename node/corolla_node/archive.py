@@ -19,15 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
+import msgspec
 import structlog
 
 from corolla_core.protocol.errors import OpeningUnavailable
 from corolla_core.protocol.ids import Hash32, SessionId
+from corolla_core.protocol.reordering import Reordering
 from corolla_core.store.kept_rows import Place
 
 _log = structlog.get_logger(__name__)
-_MAGIC = b"CRR1"
-_HEADER = struct.Struct(">4s32s16sQIBIQ")
+_MAGIC = b"CRR2"
+_HEADER = struct.Struct(">4s32s16sQIBIQI")
 _CHECKSUM = struct.Struct(">I")
 _DTYPES = ("float32", "bfloat16", "float16")
 _SEGMENT_SECONDS = 3600.0
@@ -40,7 +42,8 @@ Buffer = bytes | memoryview
 
 @dataclass(frozen=True, slots=True)
 class ArchivedRows:
-    """The input and output rows of one receipt: a row is what its trees hash, every batch row of a position."""
+    """The input and output rows of one receipt, and how its sequences were reordered: a row is what its trees hash,
+    every batch row of a position."""
 
     receipt: Hash32
     session: SessionId
@@ -49,6 +52,7 @@ class ArchivedRows:
     batch: int
     inputs: tuple[Buffer, ...]
     outputs: tuple[Buffer, ...]
+    reorderings: tuple[Reordering, ...] = ()
 
 
 class Archive:
@@ -260,6 +264,7 @@ def _segments(folder: Path) -> Iterator[tuple[int, Path]]:
 
 
 def _encode(rows: ArchivedRows) -> bytes:
+    order = msgspec.msgpack.encode(rows.reorderings)
     header = _HEADER.pack(
         _MAGIC,
         rows.receipt,
@@ -269,8 +274,9 @@ def _encode(rows: ArchivedRows) -> bytes:
         _DTYPES.index(rows.dtype),
         rows.batch,
         memoryview(rows.inputs[0]).nbytes,
+        len(order),
     )
-    body = b"".join([header, *rows.inputs, *rows.outputs])
+    body = b"".join([header, *rows.inputs, *rows.outputs, order])
     return body + _CHECKSUM.pack(crc32(body))
 
 
@@ -278,16 +284,17 @@ def _length(header: bytes) -> int | None:
     """How long the record is that starts so; None where none does."""
     if len(header) < _HEADER.size or header[:4] != _MAGIC:
         return None
-    _magic, _receipt, _session, _pos, count, _dtype, _batch, size = _HEADER.unpack_from(header)
-    return int(_HEADER.size + 2 * count * size + _CHECKSUM.size)
+    _magic, _receipt, _session, _pos, count, _dtype, _batch, size, order = _HEADER.unpack_from(header)
+    return int(_HEADER.size + 2 * count * size + order + _CHECKSUM.size)
 
 
 def _decode(raw: bytes) -> ArchivedRows | None:
     if _length(raw) != len(raw) or _CHECKSUM.unpack(raw[-_CHECKSUM.size :])[0] != crc32(raw[: -_CHECKSUM.size]):
         return None
-    _magic, receipt, session, pos_start, count, dtype, batch, size = _HEADER.unpack_from(raw)
+    _magic, receipt, session, pos_start, count, dtype, batch, size, _order = _HEADER.unpack_from(raw)
     view = memoryview(raw)[_HEADER.size :]
     rows = tuple(view[at * size : (at + 1) * size] for at in range(2 * count))
+    reorderings = msgspec.msgpack.decode(view[2 * count * size : -_CHECKSUM.size], type=tuple[Reordering, ...])
     return ArchivedRows(
-        Hash32(receipt), SessionId(session), pos_start, _DTYPES[dtype], batch, rows[:count], rows[count:]
+        Hash32(receipt), SessionId(session), pos_start, _DTYPES[dtype], batch, rows[:count], rows[count:], reorderings
     )

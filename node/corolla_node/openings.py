@@ -98,7 +98,8 @@ class Openings:
         hidden = memoryview(rows.inputs[0]).nbytes // (rows.batch * DTYPE_BYTES[rows.dtype])
         shape = [len(sides), len(picked[0]), rows.batch, hidden]
         branches = [branch for side in sides for branch in _branches(rows, side, indices)]
-        return Opening(rows.receipt, branches, Tensor(rows.dtype, shape)), payload
+        reorderings = [] if indices else list(rows.reorderings)
+        return Opening(rows.receipt, branches, Tensor(rows.dtype, shape), reorderings), payload
 
 
 def _branches(rows: ArchivedRows, side: tuple[bytes | memoryview, ...], indices: list[int]) -> list[list[bytes]]:

@@ -18,6 +18,7 @@ from corolla_core.protocol.reordering import Reordering, order_root
 from corolla_core.protocol.signature import Signer
 from corolla_core.store.kept_rows import Place
 from corolla_node.archive import Archive, ArchivedRows
+from corolla_node.ports import Clock
 from corolla_node.steps import Agreement
 
 
@@ -36,9 +37,9 @@ class Issuer:
 class Piece:
     """One computed step: `tokens` positions from `pos`, input and output as row-major `[batch, tokens, hidden]` bytes.
 
-    Times are Unix milliseconds. `live`: the rows came from the node before as it computed them, and went on to the next
-    one; not so in a replay of history, of which the neighbours signed long ago. `reorder`: what the sequences became
-    before `pos` was computed.
+    `t_in` is in Unix milliseconds. `live`: the rows came from the node before as it computed them, and went on to the
+    next one; not so in a replay of history, of which the neighbours signed long ago. `reorder`: what the sequences
+    became before `pos` was computed.
     """
 
     pos: int
@@ -46,7 +47,6 @@ class Piece:
     inputs: memoryview
     outputs: memoryview
     t_in: int
-    t_out: int
     live: bool = True
     reorder: tuple[int, ...] | None = None
 
@@ -77,11 +77,14 @@ class ReceiptChain:
     Chunks end at multiples of `chunk_tokens`, so that neighbours' chunks are the same ones whenever each of them began.
     """
 
-    def __init__(self, issuer: Issuer, agreed: Agreement, weight_root: Hash32, archive: Archive) -> None:
+    def __init__(
+        self, issuer: Issuer, agreed: Agreement, weight_root: Hash32, archive: Archive, *, clock: Clock
+    ) -> None:
         self._issuer = issuer
         self._agreed = agreed
         self._weight_root = weight_root
         self._archive = archive
+        self._clock = clock
         self._gathered: list[Piece] = []
         self._previous: Hash32 = ZERO_HASH
 
@@ -107,7 +110,7 @@ class ReceiptChain:
         issuer, agreed, first = self._issuer, self._agreed, chunk[0]
         inputs = list(_rows(chunk, agreed.batch, inputs=True))
         outputs = list(_rows(chunk, agreed.batch, inputs=False))
-        reorderings = [Reordering(piece.pos, piece.reorder) for piece in chunk if piece.reorder is not None]
+        reorderings = tuple(Reordering(piece.pos, piece.reorder) for piece in chunk if piece.reorder is not None)
         receipt = Receipt(
             chain_id=issuer.chain_id,
             epoch=issuer.epoch,
@@ -127,7 +130,7 @@ class ReceiptChain:
             upstream_receipt_hash=ZERO_HASH,
             prev_receipt_hash=self._previous,
             t_in=first.t_in,
-            t_out=max(first.t_in, chunk[-1].t_out),
+            t_out=max(first.t_in, int(self._clock() * 1000)),
         )
         over = _fitting(upstream, receipt)
         broken = None
@@ -137,7 +140,14 @@ class ReceiptChain:
             receipt = replace(receipt, upstream_receipt_hash=over.receipt.hash())
         self._previous = receipt.hash()
         rows = ArchivedRows(
-            self._previous, agreed.session, first.pos, agreed.wire_dtype, agreed.batch, tuple(inputs), tuple(outputs)
+            self._previous,
+            agreed.session,
+            first.pos,
+            agreed.wire_dtype,
+            agreed.batch,
+            tuple(inputs),
+            tuple(outputs),
+            reorderings,
         )
         place = self._archive.keep(rows)  # before the receipt leaves: who signed can always show
         return Signed(receipt.sign(issuer.signer), over, broken, place, thread_time() - began)

@@ -31,6 +31,7 @@ from corolla_core.protocol.span import Span
 from corolla_core.protocol.sumtree import Leaf, SumNode, SumProof
 from corolla_core.protocol.units import Nectar
 from corolla_core.swarm.messages import (
+    MAX_CHUNK_ROWS,
     AnyMessage,
     Ask,
     AskOpening,
@@ -222,6 +223,8 @@ class Server:
             raise NotServed(f"this node serves blocks {offer.blocks.span} of model 0x{offer.model_root.hex()}")
         if message.wire_dtype not in WIRE_DTYPES:
             raise InvalidInput(f"no wire dtype {message.wire_dtype!r}")
+        if message.batch * message.chunk_tokens > MAX_CHUNK_ROWS:
+            raise InvalidInput(f"at most {MAX_CHUNK_ROWS} sequences times tokens of a chunk")
         if message.chunk_tokens > self._desk.policy.max_chunk_tokens:
             raise InvalidInput(f"at most {self._desk.policy.max_chunk_tokens} tokens a chunk")
         if len(self._sessions) >= self._desk.policy.max_sessions:

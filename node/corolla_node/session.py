@@ -377,11 +377,10 @@ class Session:
             pay=item.paying,
         )
         self._desk.timings.add(timing, single=tokens == 1)
-        t_out = int(self._desk.clock() * 1000)
-        t_in = t_out - int((sent - item.received) * 1000)
+        t_in = int((self._desk.clock() - (sent - item.received)) * 1000)
         live, reorder = item.step.step != REPLAY, item.step.reorder
         order = None if reorder is None else tuple(reorder)
-        self._receipts.add(Piece(item.step.pos, tokens, item.payload, done.rows, t_in, t_out, live, order))
+        self._receipts.add(Piece(item.step.pos, tokens, item.payload, done.rows, t_in, live, order))
 
     def _forward(self, receipt: Receipt) -> None:
         if self._outlet is not None:

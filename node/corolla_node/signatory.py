@@ -61,7 +61,7 @@ class Signatory:
         self._desk = desk
         self._agreed = agreed
         self._upstream = agreed.upstream
-        self._chain = ReceiptChain(desk.issuer, agreed, weight_root, desk.archive)
+        self._chain = ReceiptChain(desk.issuer, agreed, weight_root, desk.archive, clock=desk.clock)
         self._tell = tell
         self._forward = forward
         self._fault = fault

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 import torch
-from node_peers import FakeChain, FakeClient, World, inputs, running_node, signer
+from node_peers import FakeChain, FakeClient, World, inputs, running_node, signer, until
 from test_node_serving import RealClient, RealNode, checkpoint, manifest, node
 
 from corolla_core.model.checkpoint import Checkpoint
@@ -15,6 +16,7 @@ from corolla_core.model.manifest import Manifest
 from corolla_core.protocol.errors import InvalidInput, OpeningUnavailable, PeerMisbehaved
 from corolla_core.protocol.opening import Side
 from corolla_core.protocol.receipt import SignedReceipt
+from corolla_core.protocol.reordering import Reordering
 from corolla_core.protocol.span import Span
 from corolla_core.swarm import messages
 from corolla_core.swarm.messages import AskOpening, Close, Closed, Opening
@@ -71,7 +73,7 @@ async def test_receipts_are_linked_and_their_rows_opened(checkpoint: Checkpoint,
             one = await fetch_opening(a.endpoint, first, identity=VALIDATOR)
             two = await fetch_opening(b.endpoint, second, identity=VALIDATOR)
             assert one.rows[Side.OUTPUTS] == two.rows[Side.INPUTS]
-            assert (one.dtype, one.batch, one.hidden) == ("float32", 1, 32)
+            assert (one.hidden, one.reorderings) == (32, ())
             start = first.receipt.pos_start
             mine = sent[0, start : start + first.receipt.n_pos].contiguous().numpy().tobytes()
             assert one.rows[Side.INPUTS] == mine
@@ -123,6 +125,37 @@ async def test_rows_that_were_not_signed_for_are_the_nodes_misbehaviour() -> Non
         assert found.value.peer == a.account
         with pytest.raises(InvalidInput):
             await ask_opening(FakeLine(world, a), signed.receipt, positions=[signed.receipt.n_pos])
+
+
+async def test_the_reorderings_of_a_beam_search_are_opened_with_its_rows() -> None:
+    began = float(int(time.time()))
+    world, now = World(), began
+    async with running_node(world, "a", Span(0, 2), clock=lambda: now) as a:
+        client = FakeClient(world, [a])
+        await client.open(batch=2)
+        client.pay(10**5)
+        client.step(1, 0, inputs(7, batch=2))
+        client.step(2, 7, inputs(1, batch=2), reorder=[1, 1])
+        client.step(3, 8, inputs(1, batch=2), reorder=[1, 0])
+        client.step(4, 9, inputs(1, batch=2))
+        client.step(5, 10, inputs(1, batch=2), reorder=[0, 0])
+        for _ in range(5):
+            await client.result()
+        await until(lambda: len(of(client, a)) == 2)
+        now += 900  # the user thinks; the last chunk is signed when the session ends
+        client.pipes[0].send(Close(client.session))
+        await client.expect(Closed)
+        signed = of(client, a)
+        assert [s.receipt.t_out for s in signed] == [began * 1000, began * 1000, (began + 900) * 1000]
+        opened = [await ask_opening(FakeLine(world, a), one.receipt) for one in signed]
+        assert [each.reorderings for each in opened] == [
+            (),
+            (Reordering(7, (1, 1)),),
+            (Reordering(8, (1, 0)), Reordering(10, (0, 0))),
+        ]
+        assert all((each.receipt.batch, each.receipt.wire, each.hidden) == (2, "float32", 4) for each in opened)
+        one_row = await ask_opening(FakeLine(world, a), signed[2].receipt, positions=[8])
+        assert one_row.reorderings == ()  # a row proves itself without
 
 
 async def test_who_asks_too_much_is_told_to_wait_while_others_are_served() -> None:

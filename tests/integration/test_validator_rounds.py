@@ -392,19 +392,3 @@ async def test_numbers_that_are_none_fail_who_signed_for_them(world: World) -> N
     world.swarm.entries[CHEAT.address] += nan
     await world.pass_rounds()
     assert world.outcomes() == [(CHEAT.address, "failed")]
-
-
-async def test_several_sequences_at_once_are_not_judged(world: World) -> None:
-    t_out = int(world.swarm.now * 1000)
-    wide = session(
-        CHEAT,
-        world.manifest,
-        SPAN,
-        torch.cat([inputs(1), inputs(2)], dim=2)[:, :, :48],
-        lambda x: x,
-        name="w",
-        t_out=t_out,
-    )
-    world.swarm.entries[CHEAT.address] += wide
-    await world.pass_rounds()
-    assert world.outcomes() == []

@@ -8,17 +8,27 @@ from typing import Any
 
 import pytest
 
-from corolla.receipts import ReceiptChain, Terms, Witness
+from corolla.receipts import CLOCKS_DIFFER, Orders, ReceiptChain, Terms, Witness
 from corolla_core.protocol.errors import PeerMisbehaved
 from corolla_core.protocol.ids import ZERO_HASH, Hash32, ModelRoot, SessionId
 from corolla_core.protocol.receipt import NumericClass, Receipt, SignedReceipt, WireDtype, rows_root
+from corolla_core.protocol.reordering import Reordering, order_root
 from corolla_core.protocol.signature import Signer
 from corolla_core.protocol.span import Span
 
 NODE = Signer(sha256(b"node").digest())
 SESSION = SessionId(b"s" * 16)
 ROW = 8
-TERMS = Terms(NODE.address, 1337, ModelRoot(b"m" * 32), Span(2, 4), Hash32(b"w" * 32), SESSION, b"n" * 32)
+TERMS = Terms(
+    NODE.address, 1337, ModelRoot(b"m" * 32), Span(2, 4), Hash32(b"w" * 32), SESSION, b"n" * 32, WireDtype.FLOAT32, 1
+)
+
+
+NOW = 1_800_000_000.0
+
+
+def chain_of(terms: Terms = TERMS, **changes: Any) -> ReceiptChain:
+    return ReceiptChain(terms, **({"orders": Orders(), "clock": lambda: NOW, "opened": NOW - 500} | changes))
 
 
 def rows(start: int, count: int, salt: str = "") -> list[bytes]:
@@ -44,8 +54,8 @@ def receipt(start: int, count: int, previous: Hash32 = ZERO_HASH, **changes: Any
         out_root=rows_root(SESSION, start, rows(start, count, "out")),
         upstream_receipt_hash=ZERO_HASH,
         prev_receipt_hash=previous,
-        t_in=1,
-        t_out=2,
+        t_in=int(NOW * 1000) - 400_000,
+        t_out=int(NOW * 1000) - 10,
     )
     return replace(made, **changes)
 
@@ -61,7 +71,7 @@ def witness(count: int, salt: str) -> Witness:
 
 
 def test_receipts_that_follow_each_other_are_kept() -> None:
-    chain = ReceiptChain(TERMS, sent=witness(12, "in"), received=witness(12, "out"))
+    chain = chain_of(sent=witness(12, "in"), received=witness(12, "out"))
     first = receipt(0, 8)
     chain.add(wire(first))
     chain.add(wire(receipt(8, 4, first.hash())))
@@ -72,13 +82,13 @@ def test_receipts_that_follow_each_other_are_kept() -> None:
 def test_a_receipt_about_other_rows_than_the_client_sent_or_got_is_refused() -> None:
     other = rows_root(SESSION, 0, rows(0, 8, "forged"))
     for root in ("in_root", "out_root"):
-        chain = ReceiptChain(TERMS, sent=witness(8, "in"), received=witness(8, "out"))
+        chain = chain_of(sent=witness(8, "in"), received=witness(8, "out"))
         with pytest.raises(PeerMisbehaved):
             chain.add(wire(receipt(0, 8, **{root: other})))
 
 
 def test_rows_the_client_never_saw_are_taken_on_trust() -> None:
-    chain = ReceiptChain(TERMS, received=witness(3, "out"))
+    chain = chain_of(received=witness(3, "out"))
     chain.add(wire(receipt(0, 8)))
     assert chain.end == 8
 
@@ -87,7 +97,7 @@ def test_after_a_crop_late_receipts_of_the_old_rows_are_no_lies() -> None:
     seen = witness(12, "in")
     seen.crop(8, end=12)
     seen.saw(8, b"".join(rows(8, 6, "new")), batch=1, tokens=6)
-    chain = ReceiptChain(TERMS, sent=seen, end=8, head=ZERO_HASH)
+    chain = chain_of(sent=seen, end=8, head=ZERO_HASH)
     chain.add(wire(receipt(8, 4)))
     assert seen.root(12, 2) == rows_root(SESSION, 12, rows(12, 2, "new"))
 
@@ -110,18 +120,67 @@ def test_rows_of_a_batch_are_joined_position_by_position() -> None:
         {"client_nonce": b"x" * 32},
         {"prev_receipt_hash": Hash32(b"x" * 32)},
         {"pos_start": 1},
+        {"wire": WireDtype.BFLOAT16},
+        {"batch": 2},
+        {"order_root": Hash32(b"x" * 32)},
     ],
 )
 def test_a_receipt_of_something_else_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(PeerMisbehaved):
-        ReceiptChain(TERMS).add(wire(receipt(0, 8, **change)))
+        chain_of().add(wire(receipt(0, 8, **change)))
+
+
+MS = int(NOW * 1000)
+APART = int(CLOCKS_DIFFER * 1000)
+
+
+@pytest.mark.parametrize(
+    ("t_in", "t_out"),
+    [
+        (MS - APART - 1, MS - APART - 1),
+        (MS, MS + APART + 1),
+        (0, MS),
+        (MS - 500_000 - APART - 1, MS),
+        (0, 0),
+    ],
+)
+def test_a_receipt_of_another_time_is_refused(t_in: int, t_out: int) -> None:
+    with pytest.raises(PeerMisbehaved):
+        chain_of().add(wire(receipt(0, 8, t_in=t_in, t_out=t_out)))
+
+
+@pytest.mark.parametrize(("t_in", "t_out"), [(MS - APART, MS - APART), (MS, MS + APART), (MS - 500_000 - APART, MS)])
+def test_clocks_may_differ_a_little(t_in: int, t_out: int) -> None:
+    assert chain_of().add(wire(receipt(0, 8, t_in=t_in, t_out=t_out))).n_pos == 8
+
+
+def test_a_receipt_commits_to_the_reorderings_that_were_asked_for_and_no_others() -> None:
+    orders, two = Orders(), replace(TERMS, batch=2)
+    asked = [Reordering(5, (1, 0)), Reordering(6, (1, 1))]
+    for one in asked:
+        orders.ask(one)
+
+    def added(*, replayed: int = 0, **changes: Any) -> Receipt:
+        return chain_of(two, orders=orders, end=8, replayed=replayed).add(wire(receipt(4, 4, batch=2, **changes)))
+
+    added(order_root=order_root(asked))
+    for wrong in ([], asked[:1], asked[::-1], [Reordering(5, (0, 1)), asked[1]]):
+        with pytest.raises(PeerMisbehaved):
+            added(order_root=order_root(wrong))
+    added(order_root=order_root(asked[1:]), replayed=6)  # who was given position 5 as it had become reordered nothing
+    with pytest.raises(PeerMisbehaved):
+        added(order_root=order_root(asked), replayed=6)
+    orders.crop(5, end=8)
+    added(order_root=order_root(asked[:1]))  # late, and about what is void: nothing is said of it
+    orders.ask(Reordering(8, (0, 0)))
+    assert orders.root(8, 2, replayed=0) == order_root([Reordering(8, (0, 0))])
 
 
 def test_a_receipt_signed_by_somebody_else_is_refused() -> None:
     with pytest.raises(PeerMisbehaved):
-        ReceiptChain(TERMS).add(wire(receipt(0, 8), Signer(sha256(b"other").digest())))
+        chain_of().add(wire(receipt(0, 8), Signer(sha256(b"other").digest())))
 
 
 def test_a_receipt_that_nobody_signed_is_refused() -> None:
     with pytest.raises(PeerMisbehaved):
-        ReceiptChain(TERMS).add(SignedReceipt(receipt(0, 8), bytes(65)))
+        chain_of().add(SignedReceipt(receipt(0, 8), bytes(65)))

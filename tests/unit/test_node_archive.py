@@ -13,6 +13,7 @@ from books import NOW
 
 from corolla_core.protocol.errors import OpeningUnavailable
 from corolla_core.protocol.ids import Hash32, SessionId
+from corolla_core.protocol.reordering import Reordering
 from corolla_core.store.kept_rows import Place, RowIndex
 from corolla_core.store.store import Store
 from corolla_node.archive import Archive, ArchivedRows
@@ -33,7 +34,8 @@ def rows(number: int, count: int = 4) -> ArchivedRows:
         return tuple(sha256(f"{number}{name}{at}".encode()).digest() * 4 for at in range(count))
 
     receipt = Hash32(number.to_bytes(32, "big"))
-    return ArchivedRows(receipt, SessionId(b"s" * 16), 8 * number, "float32", 1, side("in"), side("out"))
+    order = tuple(Reordering(8 * number + at, (1, 0)) for at in range(number % 3))
+    return ArchivedRows(receipt, SessionId(b"s" * 16), 8 * number, "float32", 2, side("in"), side("out"), order)
 
 
 def keep(archive: Archive, *numbers: int) -> dict[int, Place]:

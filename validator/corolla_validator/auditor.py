@@ -7,21 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 
-from torch import Tensor
-
 from corolla_core.model.audited_span import AuditedSpan, load_audited_span
 from corolla_core.model.checkpoint import Checkpoint
 from corolla_core.model.manifest import Manifest
 from corolla_core.model.replay import open_rows
-from corolla_core.model.tensors import WIRE_DTYPES
-from corolla_core.protocol.errors import InvalidProof, NotCalibrated, TensorRejected
+from corolla_core.protocol.errors import InvalidProof, NotCalibrated, OutOfCapacity, TensorRejected
 from corolla_core.protocol.ids import Hash32
 from corolla_core.protocol.receipt import NumericClass
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.transcript import Transcript
-from corolla_core.protocol.verdict import Calibration, Outcome, Statistics, Verdict, judge
+from corolla_core.protocol.verdict import Calibration, Statistics, Verdict, judge
 
 _INFINITE = float("inf")
+MOST_BYTES = 4 * 2**30
 
 LoadSpan = Callable[[Span, NumericClass, str], AuditedSpan]
 
@@ -30,7 +28,6 @@ LoadSpan = Callable[[Span, NumericClass, str], AuditedSpan]
 class Judgement:
     """`input_digest` is the same for the same inputs, whatever session they came in."""
 
-    wire: str
     input_digest: Hash32
     statistics: Statistics
     verdict: Verdict
@@ -47,8 +44,10 @@ class Auditor:
         hidden_size: int,
         load: LoadSpan,
         keep: int = 4,
+        most_bytes: int = MOST_BYTES,
     ) -> None:
-        """`keep`: how many spans stay loaded. Raises NotCalibrated for another model's calibration."""
+        """`keep`: how many spans stay loaded; `most_bytes`: the memory that one session may take beside them. Raises
+        NotCalibrated for another model's calibration."""
         if calibration.model_root != manifest.root:
             raise NotCalibrated("these thresholds are of another model version")
         self._manifest = manifest
@@ -56,67 +55,55 @@ class Auditor:
         self._hidden_size = hidden_size
         self._load = load
         self._keep = keep
+        self._most_bytes = most_bytes
         self._loaded: OrderedDict[tuple[Span, NumericClass, str], AuditedSpan] = OrderedDict()
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, manifest: Manifest, calibration: Calibration, *, keep: int = 4) -> Auditor:
+    def of(
+        cls, checkpoint: Checkpoint, manifest: Manifest, calibration: Calibration, *, most_bytes: int = MOST_BYTES
+    ) -> Auditor:
         def load(span: Span, numeric_class: NumericClass, wire: str) -> AuditedSpan:
             return load_audited_span(checkpoint, span, numeric_class, wire=wire, manifest=manifest)
 
-        return cls(manifest, calibration, hidden_size=checkpoint.hidden_size, load=load, keep=keep)
+        return cls(manifest, calibration, hidden_size=checkpoint.hidden_size, load=load, most_bytes=most_bytes)
 
     @property
     def calibration_root(self) -> Hash32:
         return self._calibration.root()
 
     def judge(self, transcript: Transcript) -> Judgement:
-        """What is to be said of the rows a node signed for.
+        """What is to be said of the rows a node signed for, read as the dtype and the batch it signed for.
 
-        A receipt does not say in which dtype its rows travel: each that their size allows is tried, and what speaks
-        most for the node counts. Read as another dtype than it was written in, no honest row passes for another's.
+        Rows of another length, and inputs that are no numbers, fail: a node refuses such a step and signs for none.
 
-        Raises InvalidProof when the receipts are for other weights than this model's, TensorRejected when the rows are
-        no hidden states of one sequence (several sequences at once may be reordered, which no receipt tells) or the
-        inputs are no numbers, NotCalibrated when nothing was measured for this class and span.
+        Raises InvalidProof when the receipts are for other weights than this model's, NotCalibrated when nothing was
+        measured for this class, wire and span, OutOfCapacity when judging so many sequences takes more than
+        `most_bytes`, TensorRejected when nothing can be concluded from the inputs.
         """
         if transcript.head.model_root != self._manifest.root:
             raise InvalidProof("the receipts are of another model")
         if transcript.head.weight_root != self._manifest.weight_root(transcript.span):
             raise InvalidProof("the receipts are for other weights than this model has")
-        wires = [
-            name for name, dtype in WIRE_DTYPES.items() if transcript.row_bytes == self._hidden_size * dtype.itemsize
-        ]
-        if not wires:
-            raise TensorRejected(f"rows of {transcript.row_bytes} bytes are not one hidden state each")
+        thresholds = self._calibration.find(transcript.numeric_class, transcript.wire, transcript.span)
         digest = sha256()
         for row in transcript.input_rows():
             digest.update(row)
-        found: list[Judgement] = []
-        missing: NotCalibrated | TensorRejected | None = None
-        for wire in wires:
-            try:
-                statistics, verdict = self._judge_as(transcript, wire)
-            except (NotCalibrated, TensorRejected) as error:
-                missing = error
-            else:
-                found.append(Judgement(wire, Hash32(digest.digest()), statistics, verdict))
-        if not found:
-            raise missing or NotCalibrated("nothing to judge by")
-        return min(found, key=_weight)
+        statistics = self._measure(transcript)
+        return Judgement(Hash32(digest.digest()), statistics, judge(statistics, thresholds))
 
-    def _judge_as(self, transcript: Transcript, wire: str) -> tuple[Statistics, Verdict]:
-        thresholds = self._calibration.find(transcript.numeric_class, wire, transcript.span)
-        inputs_BTD = open_rows(transcript.input_rows(), wire=wire, hidden_size=self._hidden_size)
-        claimed_BTD: Tensor | None
+    def _measure(self, transcript: Transcript) -> Statistics:
         try:
-            claimed_BTD = open_rows(transcript.output_rows(), wire=wire, hidden_size=self._hidden_size)
-        except TensorRejected:
-            claimed_BTD = None
-        if claimed_BTD is None:  # signed for, and no numbers
-            statistics = Statistics(len(transcript.visible), _INFINITE)
-        else:
-            statistics = self._span(transcript.span, transcript.numeric_class, wire).statistics(inputs_BTD, claimed_BTD)
-        return statistics, judge(statistics, thresholds)
+            inputs_BTD, claimed_BTD = (
+                open_rows(rows, wire=transcript.wire, hidden_size=self._hidden_size, batch=transcript.batch)
+                for rows in (transcript.input_rows(), transcript.output_rows())
+            )
+        except TensorRejected:  # signed for all the same
+            return Statistics(len(transcript.visible), _INFINITE)
+        span = self._span(transcript.span, transcript.numeric_class, transcript.wire)
+        needed = span.bytes_needed(*inputs_BTD.shape[:2])
+        if needed > self._most_bytes:
+            raise OutOfCapacity("so many sequences cannot be judged here", needed=needed, free=self._most_bytes)
+        return span.statistics(inputs_BTD, claimed_BTD, transcript.reorderings)
 
     def _span(self, span: Span, numeric_class: NumericClass, wire: str) -> AuditedSpan:
         key = (span, numeric_class, wire)
@@ -126,9 +113,3 @@ class Auditor:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(key)
         return self._loaded[key]
-
-
-def _weight(judgement: Judgement) -> tuple[int, float]:
-    """What speaks for the node comes first."""
-    order = (Outcome.PASSED, Outcome.UNDECIDED, Outcome.FAILED)
-    return order.index(judgement.verdict.outcome), judgement.statistics.w16_max

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from corolla_core.protocol.errors import NotCalibrated, TensorRejected
+from corolla_core.protocol.errors import NotCalibrated, OutOfCapacity, TensorRejected
 from corolla_core.protocol.ids import Hash32
 from corolla_core.protocol.receipt import SignedReceipt
 from corolla_core.protocol.transcript import Transcript
@@ -47,7 +47,7 @@ class Examiner:
             async with self._turn:
                 transcript = await asyncio.to_thread(Transcript, tuple(entries))
                 judgement = await asyncio.to_thread(self._auditor.judge, transcript)
-        except (NotCalibrated, TensorRejected) as error:
+        except (NotCalibrated, OutOfCapacity, TensorRejected) as error:
             session = chain[0].receipt.session_id
             _log.info("a session cannot be judged", node=node.account, session=session, why=str(error))
             return None

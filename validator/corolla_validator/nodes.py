@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-from corolla_core.protocol.errors import TensorRejected
 from corolla_core.protocol.ids import Address, Hash32
 from corolla_core.protocol.opening import Side
 from corolla_core.protocol.receipt import SignedReceipt
@@ -34,12 +33,9 @@ class SwarmNodes:
         return answer.receipts, answer.more
 
     async def open(self, node: Announcement, signed: SignedReceipt) -> Entry:
-        """Raises TensorRejected for the rows of several sequences at once, which cannot be judged."""
         line = await self._line(node)
         found = await ask_opening(line, signed.receipt, seconds=_ANSWER_SECONDS)
-        if found.batch != 1:
-            raise TensorRejected(f"{found.batch} sequences at once")
-        return Entry(signed, bytes(found.rows[Side.INPUTS]), bytes(found.rows[Side.OUTPUTS]))
+        return Entry(signed, bytes(found.rows[Side.INPUTS]), bytes(found.rows[Side.OUTPUTS]), found.reorderings)
 
     async def close(self) -> None:
         await asyncio.gather(*(line.close() for _certificate, line in self._lines.values()), return_exceptions=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -15,6 +16,7 @@ from corolla_core.model.numeric import COMPUTE_DTYPES, load_reference
 from corolla_core.model.replay import replay, run
 from corolla_core.model.statistics import Downstream, Measure, Recomputation
 from corolla_core.protocol.receipt import NumericClass
+from corolla_core.protocol.reordering import Reordering
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.verdict import Statistics
 
@@ -36,18 +38,28 @@ class AuditedSpan:
     reference: BlockRange
     measure: Measure
 
-    def replay(self, inputs_BTD: Tensor) -> Tensor:
-        """What an honest node of the class puts out. Raises what `replay.replay` does."""
-        return replay(self.reference, inputs_BTD, entering=COMPUTE_DTYPES[self.numeric_class])
+    def bytes_needed(self, batch: int, length: int) -> int:
+        """About what it takes to judge a session, beside the weights and what does not grow with it: the larger cache
+        of keys and values, and a dozen tensors of hidden states in float32."""
+        rest = self.measure.downstream.rest if self.measure.downstream is not None else None
+        caches = [blocks.kv_bytes(batch, length) for blocks in (self.reference, rest) if blocks is not None]
+        return max(caches) + 12 * 4 * batch * length * self.reference.hidden_size
 
-    def statistics(self, inputs_BTD: Tensor, claimed_BKD: Tensor, *, first: int = 0) -> Statistics:
+    def replay(self, inputs_BTD: Tensor, reorderings: Sequence[Reordering] = ()) -> Tensor:
+        """What an honest node of the class puts out. Raises what `replay.replay` does."""
+        return replay(self.reference, inputs_BTD, reorderings, entering=COMPUTE_DTYPES[self.numeric_class])
+
+    def statistics(
+        self, inputs_BTD: Tensor, claimed_BKD: Tensor, reorderings: Sequence[Reordering] = (), *, first: int = 0
+    ) -> Statistics:
         """Replay a session's opened inputs and measure the rows claimed for positions `first` on.
 
         Raises TensorRejected when they do not fit each other or nothing can be concluded from the inputs.
         """
         upto = inputs_BTD[:, : first + claimed_BKD.shape[1]] if claimed_BKD.ndim == 3 else inputs_BTD
         entering = upto.to(COMPUTE_DTYPES[self.numeric_class])
-        return self.measure.statistics(entering, self.replay(entering), claimed_BKD, first=first)
+        replayed = self.replay(entering, reorderings)
+        return self.measure.statistics(entering, replayed, claimed_BKD, reorderings, first=first)
 
 
 def load_audited_span(
@@ -95,9 +107,9 @@ def spliced(honest: BlockRange, other: BlockRange, block: int) -> list[BlockRang
 
 
 def _running(parts: list[BlockRange]) -> Recomputation:
-    def recompute(hidden_BTD: Tensor) -> Tensor:
+    def recompute(hidden_BTD: Tensor, reorderings: Sequence[Reordering]) -> Tensor:
         for part in parts:
-            hidden_BTD = run(part, hidden_BTD)
+            hidden_BTD = run(part, hidden_BTD, reorderings)
         return hidden_BTD
 
     return recompute

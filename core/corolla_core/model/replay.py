@@ -14,6 +14,7 @@ from torch import Tensor
 from corolla_core.model.block_range import BlockRange
 from corolla_core.model.tensors import Buffer, from_wire, is_finite
 from corolla_core.protocol.errors import InvalidInput, TensorRejected
+from corolla_core.protocol.reordering import Reordering
 
 CHUNK = 256
 """Positions computed at once: bounds the activations, whose size grows with the chunk (attention: times the text)."""
@@ -28,7 +29,14 @@ def open_rows(rows: Sequence[Buffer], *, wire: str, hidden_size: int, batch: int
     return torch.cat([from_wire(wire, shape, row, expect_shape=shape) for row in rows], dim=1)
 
 
-def replay(blocks: BlockRange, inputs_BTD: Tensor, *, entering: torch.dtype, chunk: int = CHUNK) -> Tensor:
+def replay(
+    blocks: BlockRange,
+    inputs_BTD: Tensor,
+    reorderings: Sequence[Reordering] = (),
+    *,
+    entering: torch.dtype,
+    chunk: int = CHUNK,
+) -> Tensor:
     """What an honest node puts out for these inputs, from position 0 on: [B, T, D] in float32, on the CPU.
 
     `blocks` compute in float32 (see `numeric.load_reference`); `entering` is the dtype the node computes in, to which
@@ -42,15 +50,29 @@ def replay(blocks: BlockRange, inputs_BTD: Tensor, *, entering: torch.dtype, chu
         raise TensorRejected(f"expected [B, T, {blocks.hidden_size}], not {list(inputs_BTD.shape)}")
     if not is_finite(inputs_BTD):
         raise TensorRejected("the opened inputs hold NaN or infinity")
-    output_BTD = run(blocks, inputs_BTD.to(entering), chunk=chunk)
+    output_BTD = run(blocks, inputs_BTD.to(entering), reorderings, chunk=chunk)
     if not is_finite(output_BTD):
         raise TensorRejected("the model overflows on these inputs")
     return output_BTD
 
 
-def run(blocks: BlockRange, inputs_BTD: Tensor, *, chunk: int = CHUNK) -> Tensor:
-    """The span over whole sequences in the blocks' own arithmetic, `chunk` positions at a time; float32, on the CPU."""
+def run(
+    blocks: BlockRange, inputs_BTD: Tensor, reorderings: Sequence[Reordering] = (), *, chunk: int = CHUNK
+) -> Tensor:
+    """The span over whole sequences in the blocks' own arithmetic, `chunk` positions at a time; float32, on the CPU.
+
+    `reorderings`, at positions that grow, move the rows of the cache before their position is computed; rows that go in
+    and come out stand as they are at their own position. What comes after the last position is of no account.
+    """
     batch, length, _hidden = inputs_BTD.shape
     cache = blocks.new_cache(batch, length)
-    parts = [blocks.forward(inputs_BTD[:, at : at + chunk], cache) for at in range(0, length, chunk)]
+    parts: list[Tensor] = []
+    moved = [each for each in reorderings if each.position < length and each.rows != tuple(range(batch))]
+    for reordering in (*moved, None):
+        end = length if reordering is None else reordering.position
+        while cache.length < end:
+            upto = min(cache.length + chunk, end)
+            parts.append(blocks.forward(inputs_BTD[:, cache.length : upto], cache))
+        if reordering is not None:
+            cache.reorder(reordering.rows)
     return torch.cat([part.to(device="cpu", dtype=torch.float32) for part in parts], dim=1)

@@ -7,7 +7,7 @@ about the work done. Legend: B rows, T tokens, K claimed rows, D hidden size, V 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -19,10 +19,14 @@ from corolla_core.model.next_norm import Norm
 from corolla_core.model.replay import run
 from corolla_core.model.tensors import is_finite, wire_dtype
 from corolla_core.protocol.errors import InvalidInput, TensorRejected
+from corolla_core.protocol.reordering import Reordering
 from corolla_core.protocol.verdict import WINDOW, Statistics
 
-Recomputation = Callable[[Tensor], Tensor]
-"""From a session's inputs [B, T, D] to the outputs [B, T, D] of a span, in float32."""
+Recomputation = Callable[[Tensor, Sequence[Reordering]], Tensor]
+"""From a session's inputs [B, T, D] and how its sequences were reordered to the outputs [B, T, D] of a span, in
+float32."""
+_AT_ONCE = 256
+"""Positions whose logits are held at once: a vocabulary is large."""
 _NEVER = float("inf")
 
 
@@ -33,11 +37,13 @@ class Downstream:
     rest: BlockRange | None
     head: Head
 
-    def log_probs(self, hidden_BTD: Tensor, *, first: int = 0) -> Tensor:
-        """Log probabilities [B, T - first, V] of the next token, at positions `first` on."""
-        if self.rest is not None:
-            hidden_BTD = run(self.rest, hidden_BTD)
-        log_probs: Tensor = torch.log_softmax(self.head.logits(hidden_BTD[:, first:]).float(), dim=-1)
+    def final(self, hidden_BTD: Tensor, reorderings: Sequence[Reordering] = ()) -> Tensor:
+        """What the last block makes of the span's outputs, [B, T, D]."""
+        return hidden_BTD if self.rest is None else run(self.rest, hidden_BTD, reorderings)
+
+    def log_probs(self, final_BTD: Tensor) -> Tensor:
+        """Log probabilities [B, T, V] of the next token."""
+        log_probs: Tensor = torch.log_softmax(self.head.logits(final_BTD).float(), dim=-1)
         return log_probs
 
 
@@ -75,7 +81,13 @@ class Measure:
     downstream: Downstream | None = None
 
     def statistics(
-        self, inputs_BTD: Tensor, replayed_BTD: Tensor, claimed_BKD: Tensor, *, first: int = 0
+        self,
+        inputs_BTD: Tensor,
+        replayed_BTD: Tensor,
+        claimed_BKD: Tensor,
+        reorderings: Sequence[Reordering] = (),
+        *,
+        first: int = 0,
     ) -> Statistics:
         """Compare K claimed output rows, from position `first` on, with the replay of the whole session up to them.
 
@@ -88,9 +100,17 @@ class Measure:
             return Statistics(positions, _NEVER)
         if positions == 0:
             return Statistics(0, 0.0)
-        return self.windows(inputs_BTD, replayed_BTD, claimed_BKD, first=first).worst()
+        return self.windows(inputs_BTD, replayed_BTD, claimed_BKD, reorderings, first=first).worst()
 
-    def windows(self, inputs_BTD: Tensor, replayed_BTD: Tensor, claimed_BKD: Tensor, *, first: int = 0) -> Windows:
+    def windows(
+        self,
+        inputs_BTD: Tensor,
+        replayed_BTD: Tensor,
+        claimed_BKD: Tensor,
+        reorderings: Sequence[Reordering] = (),
+        *,
+        first: int = 0,
+    ) -> Windows:
         """The same by window, for finite claims of more than position 0. Raises TensorRejected."""
         honest_BKD = _opened(inputs_BTD, replayed_BTD, claimed_BKD, first)
         upto, judged = first + claimed_BKD.shape[1], slice(first == 0, None)
@@ -98,7 +118,7 @@ class Measure:
         base = self.norm(honest)
         error = self.norm(claim) - base
         deviations = {
-            name: self.norm(cheat(inputs_BTD[:, :upto])[:, first:][:, judged]) - base
+            name: self.norm(cheat(inputs_BTD[:, :upto], reorderings)[:, first:][:, judged]) - base
             for name, cheat in self.cheats.items()
         }
         return Windows(
@@ -106,14 +126,20 @@ class Measure:
             window_means(error.norm(dim=-1) / base.norm(dim=-1)),
             {name: matched(error, deviation) for name, deviation in deviations.items()},
             None if self.exact_wire is None else window_means(mismatches(claim, honest, self.exact_wire)),
-            None if self.downstream is None else self._kl(self.downstream, replayed_BTD[:, :upto], claimed_BKD, first),
+            None if self.downstream is None else self._kl(replayed_BTD[:, :upto], claimed_BKD, reorderings, first),
         )
 
-    def _kl(self, downstream: Downstream, replayed_BTD: Tensor, claimed_BKD: Tensor, first: int) -> Tensor:
+    def _kl(self, replayed_BTD: Tensor, claimed_BKD: Tensor, reorderings: Sequence[Reordering], first: int) -> Tensor:
+        assert self.downstream is not None
         mixed_BTD = torch.cat([replayed_BTD[:, :first], claimed_BKD.float()], dim=1)
-        judged = max(first, 1)
-        honest, claimed = (downstream.log_probs(hidden, first=judged) for hidden in (replayed_BTD, mixed_BTD))
-        return window_means(kl(honest, claimed))
+        honest, claimed = (
+            self.downstream.final(hidden, reorderings)[:, max(first, 1) :] for hidden in (replayed_BTD, mixed_BTD)
+        )
+        parts = [
+            kl(self.downstream.log_probs(of_honest), self.downstream.log_probs(of_claimed))
+            for of_honest, of_claimed in zip(_split(honest), _split(claimed), strict=True)
+        ]
+        return window_means(torch.cat(parts, dim=1).reshape(honest.shape[:2]))
 
 
 def window_means(values_BT: Tensor) -> Tensor:
@@ -140,6 +166,11 @@ def mismatches(claimed: Tensor, honest: Tensor, wire: str) -> Tensor:
 def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     """`Σ p (log p - log q)` over the vocabulary, in nats: [..., V] → [...]."""
     return (log_p.exp() * (log_p - log_q)).sum(dim=-1).clamp(min=0)
+
+
+def _split(hidden_BTD: Tensor) -> Sequence[Tensor]:
+    """[1, at most _AT_ONCE, D] each, sequence after sequence."""
+    return list(torch.split(hidden_BTD.flatten(0, 1).unsqueeze(0), _AT_ONCE, dim=1))
 
 
 def _starts(length: int) -> list[int]:

@@ -62,7 +62,8 @@ class Receipt:
     """A node's statement that `span` turned the rows under `in_root` into those under `out_root`.
 
     A row is `batch` hidden states in dtype `wire`, those of all sequences at one position. `order_root` is what
-    `reordering.order_root` gives for the reorderings of the sequences in this chunk. Times are Unix milliseconds.
+    `reordering.order_root` gives for the reorderings of the sequences in this chunk. `t_in` is when the
+    first row came, `t_out` when the receipt was signed, in Unix milliseconds.
     """
 
     chain_id: int

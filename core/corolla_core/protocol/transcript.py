@@ -13,7 +13,8 @@ import msgspec
 
 from corolla_core.protocol.errors import InvalidInput, InvalidProof, MalformedMessage
 from corolla_core.protocol.ids import ZERO_HASH, Address, Hash32, SessionId
-from corolla_core.protocol.receipt import NumericClass, Receipt, SignedReceipt, rows_root
+from corolla_core.protocol.receipt import NumericClass, Receipt, SignedReceipt, WireDtype, rows_root
+from corolla_core.protocol.reordering import Reordering, check_order
 from corolla_core.protocol.span import Span
 
 MAX_ENTRIES = 65_536
@@ -21,11 +22,12 @@ MAX_ENTRIES = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One receipt and the exact wire bytes of its rows, position after position."""
+    """One receipt, the exact wire bytes of its rows, position after position, and how its sequences were reordered."""
 
     signed: SignedReceipt
     inputs: bytes
     outputs: bytes
+    reorderings: tuple[Reordering, ...] = ()
 
     @property
     def receipt(self) -> Receipt:
@@ -49,6 +51,7 @@ class Transcript:
         _check_chain([entry.receipt for entry in self.entries])
         for entry in self.entries:
             self._check_rows(entry)
+            check_order(entry.receipt, entry.reorderings)
 
     def _check_rows(self, entry: Entry) -> None:
         receipt = entry.receipt
@@ -84,6 +87,14 @@ class Transcript:
         return self.entries[0].receipt.numeric_class
 
     @property
+    def wire(self) -> WireDtype:
+        return self.entries[0].receipt.wire
+
+    @property
+    def batch(self) -> int:
+        return self.entries[0].receipt.batch
+
+    @property
     def head(self) -> Receipt:
         """The last receipt: it answers, through the hash chain, for all before it."""
         return self.entries[-1].receipt
@@ -97,6 +108,23 @@ class Transcript:
             del places[entry.receipt.pos_start :]
             places += [(index, row) for row in range(entry.receipt.n_pos)]
         return tuple(places)
+
+    @cached_property
+    def reorderings(self) -> tuple[Reordering, ...]:
+        """What became of the sequences at the visible positions, one at a position, in order.
+
+        The rows of a position stand as they were when it was signed for; later reorderings moved what was computed of
+        them in the cache. One at a position that was rolled back did so as well, and before the next one was computed:
+        there it is shown.
+        """
+        found: list[Reordering] = []
+        for entry in self.entries:
+            start = entry.receipt.pos_start
+            if found and found[-1].position > start:
+                _join(found, Reordering(start, tuple(range(self.batch))))
+            for each in entry.reorderings:
+                _join(found, each)
+        return tuple(each for each in found if each.position)  # before position 0 there is nothing to reorder
 
     def input_rows(self) -> list[memoryview]:
         """The visible input rows, by position."""
@@ -132,6 +160,15 @@ def _rows(data: bytes, size: int) -> list[memoryview]:
     return [view[at : at + size] for at in range(0, len(view), size)]
 
 
+def _join(found: list[Reordering], later: Reordering) -> None:
+    """Add one that happened after all of `found`, as one with those at its position and beyond."""
+    rows = later.rows
+    while found and found[-1].position >= later.position:
+        before = found.pop().rows
+        rows = tuple(before[row] for row in rows)
+    found.append(Reordering(later.position, rows))
+
+
 def _agreed(receipt: Receipt) -> tuple[object, ...]:
     return (
         receipt.chain_id,
@@ -141,6 +178,8 @@ def _agreed(receipt: Receipt) -> tuple[object, ...]:
         receipt.numeric_class,
         receipt.session_id,
         receipt.client_nonce,
+        receipt.wire,
+        receipt.batch,
     )
 
 

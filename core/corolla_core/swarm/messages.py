@@ -25,6 +25,7 @@ from msgspec import Meta, Struct
 
 from corolla_core.protocol.ids import SessionId
 from corolla_core.protocol.receipt import SignedReceipt
+from corolla_core.protocol.reordering import Reordering
 
 Hash = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Account = Annotated[bytes, Meta(min_length=20, max_length=20)]
@@ -39,6 +40,8 @@ Text = Annotated[str, Meta(max_length=500)]
 
 #: in one answer: what fits a frame's header
 MAX_RECEIPTS = 96
+#: `batch` × `chunk_tokens`: so many numbers of sequences fit an Opening's header
+MAX_CHUNK_ROWS = 16_384
 
 
 def amount(value: int) -> bytes:
@@ -193,12 +196,14 @@ class AskOpening(Message, frozen=True):
 class Opening(Message, frozen=True):
     """Node's answer to AskOpening: `[sides, positions, batch, hidden]` rows as they travelled, inputs before outputs.
 
-    `branches` has the Merkle siblings of each row in that order, from the leaf up; none where all rows are shown.
+    `branches` has the Merkle siblings of each row in that order, from the leaf up; none where all rows are shown. Only
+    then the reorderings are shown as well.
     """
 
     receipt: Hash
     branches: Annotated[list[Annotated[list[Hash], Meta(max_length=12)]], Meta(max_length=128)]
     tensor: Tensor
+    reorderings: Annotated[list[Reordering], Meta(max_length=4096)] = []
 
 
 class Close(Message, frozen=True):

@@ -10,6 +10,7 @@ from corolla_core.protocol.errors import InvalidInput, InvalidProof, PeerMisbeha
 from corolla_core.protocol.ids import Address, Hash32
 from corolla_core.protocol.opening import Side, check_all, check_row
 from corolla_core.protocol.receipt import Receipt, SignedReceipt
+from corolla_core.protocol.reordering import Reordering, check_order
 from corolla_core.protocol.signature import Signer
 from corolla_core.swarm.dial import Fallback
 from corolla_core.swarm.inquiry import Inquiry
@@ -20,17 +21,17 @@ BOTH = (Side.INPUTS, Side.OUTPUTS)
 
 @dataclass(frozen=True, slots=True)
 class OpenedRows:
-    """Rows that are what was signed for: per side, the raw bytes of a `[positions, batch, hidden]` tensor.
+    """Rows that are what was signed for: per side, the raw bytes of a `[positions, batch, hidden]` tensor; where all
+    positions are shown, the reorderings too.
 
-    A receipt binds the bytes. What they mean (`dtype`, `batch`, `hidden`) is what the node says: check it by the model.
+    A receipt binds the bytes, their dtype and the batch. `hidden` is what the node says: check it by the model.
     """
 
     receipt: Receipt
     positions: tuple[int, ...]
-    dtype: str
-    batch: int
     hidden: int
     rows: Mapping[Side, memoryview]
+    reorderings: tuple[Reordering, ...]
 
 
 class Line(Protocol):
@@ -92,8 +93,12 @@ def check_opening(
     shape = opening.tensor.shape
     if opening.receipt != receipt.hash() or len(shape) != 4 or shape[:2] != [len(sides), len(shown)]:
         raise InvalidProof("an answer to something else")
+    if (opening.tensor.dtype, shape[2]) != (receipt.wire, receipt.batch):
+        raise InvalidProof("other rows than were signed for")
     if len(opening.branches) != (len(sides) * len(shown) if positions else 0):
         raise InvalidProof("not a branch for every row")
+    if not positions:
+        check_order(receipt, opening.reorderings)
     data, found = payload.cast("B"), {}
     per_side = data.nbytes // len(sides)
     size = per_side // len(shown)
@@ -107,4 +112,5 @@ def check_opening(
         else:
             check_all(receipt, side, rows)
         found[side] = part
-    return OpenedRows(receipt, shown, opening.tensor.dtype, shape[2], shape[3], found)
+    reorderings = () if positions else tuple(opening.reorderings)
+    return OpenedRows(receipt, shown, shape[3], found, reorderings)
