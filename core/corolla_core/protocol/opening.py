@@ -14,6 +14,9 @@ from corolla_core.protocol.ids import Hash32
 from corolla_core.protocol.merkle import Buffer, merkle_proof, verify_merkle
 from corolla_core.protocol.receipt import Receipt, row_leaf, rows_root
 
+MAX_ROW_BYTES = 98_304
+"""The largest row that can be opened on chain (`Faults.MAX_ROW`); a node must not serve larger ones."""
+
 
 class Side(StrEnum):
     """Which rows of a receipt."""
