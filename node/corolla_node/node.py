@@ -53,6 +53,8 @@ from corolla_node.serving import Terms, serving
 
 _log = structlog.get_logger(__name__)
 _RPC_SECONDS = 30.0
+_ELEMENT_BYTES = 4
+"""Of a row, at most: clients choose the wire dtype."""
 _LEAST_LOOK_SECONDS, _MOST_LOOK_SECONDS = 1.0, 30.0
 """Between two looks for challenges: often enough for ten of them before a deadline."""
 _TRANCHE_SECONDS = 24 * 3600
@@ -118,6 +120,9 @@ async def run_node(
         window = retention if settings.audit_window is None else settings.audit_window
         if window < owed:
             _log.warning("rows are kept for as long as they may be asked for on chain", wanted=window, seconds=owed)
+        needed = throughput * 2 * blocks.hidden_size * _ELEMENT_BYTES * owed // 1000
+        if needed > settings.audit_disk:
+            _log.warning("at full load rows go before their time", audit_disk=settings.audit_disk, needed=needed)
         archive = await asyncio.to_thread(
             lambda: Archive(
                 data_dir.rows_path,

@@ -20,13 +20,12 @@ from corolla_core.protocol.errors import (
     NotServed,
     OutOfCapacity,
     PeerMisbehaved,
-    RowTooLarge,
     SessionUnknown,
     from_wire,
     to_wire,
 )
 from corolla_core.protocol.ids import Address, Hash32, ModelRoot, SessionId, TrancheId, address
-from corolla_core.protocol.opening import MAX_ROW_BYTES
+from corolla_core.protocol.opening import check_row_size
 from corolla_core.protocol.pricing import Price
 from corolla_core.protocol.receipt import NumericClass
 from corolla_core.protocol.span import Span
@@ -225,10 +224,7 @@ class Server:
             raise NotServed(f"this node serves blocks {offer.blocks.span} of model 0x{offer.model_root.hex()}")
         if message.wire_dtype not in WIRE_DTYPES:
             raise InvalidInput(f"no wire dtype {message.wire_dtype!r}")
-        row = message.batch * offer.blocks.hidden_size * DTYPE_BYTES[message.wire_dtype]
-        if row > MAX_ROW_BYTES:
-            text = "rows of so many sequences could not be opened on chain"
-            raise RowTooLarge(text, limit=MAX_ROW_BYTES, offered=row)
+        check_row_size(message.batch * offer.blocks.hidden_size * DTYPE_BYTES[message.wire_dtype])
         if message.chunk_tokens > self._desk.policy.max_chunk_tokens:
             raise InvalidInput(f"at most {self._desk.policy.max_chunk_tokens} tokens a chunk")
         if len(self._sessions) >= self._desk.policy.max_sessions:
