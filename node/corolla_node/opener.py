@@ -10,7 +10,7 @@ import structlog
 
 from corolla_core.chain.demands import Demand
 from corolla_core.chain.faults import ChallengeState, Opening, Side
-from corolla_core.protocol.errors import CorollaError, InvalidInput, InvalidProof
+from corolla_core.protocol.errors import ChainError, CorollaError, InvalidInput, InvalidProof
 from corolla_core.protocol.ids import Hash32
 from corolla_core.protocol.merkle import merkle_proof, merkle_root
 from corolla_core.protocol.receipt import row_leaf
@@ -83,13 +83,20 @@ class Opener:
     async def turn(self) -> None:
         """Find what is new and answer all that is open; what cannot be answered now is tried again in the next turn.
 
-        Raises ChainError when the chain cannot be asked.
+        Raises ChainError when the chain cannot be asked; an endpoint that refuses logs still gets the answers to what
+        is known.
         """
         async with self._busy:
-            for demand in await self._docket.news():
-                self._open.setdefault(demand.challenge, demand)
+            failure = None
+            try:
+                for demand in await self._docket.news():
+                    self._open.setdefault(demand.challenge, demand)
+            except ChainError as error:
+                failure = error
             now = await self._docket.now()
             await asyncio.gather(*(self._attend(demand, now) for demand in list(self._open.values())))
+            if failure is not None:
+                raise failure
             await asyncio.to_thread(self._unpin, {demand.receipt for demand in self._open.values()})
 
     async def _attend(self, demand: Demand, now: UnixTime) -> None:
@@ -111,6 +118,9 @@ class Opener:
     async def _answer(self, demand: Demand, now: UnixTime) -> bool:
         """Whether nothing is left to do."""
         opening = await self._docket.opening(demand.challenge)
+        if opening.state is ChallengeState.NONE:
+            # Gone in a reorganisation, or ended unpunished; or an endpoint that lags behind the one that told of it.
+            return now > demand.deadline
         if opening.state is not ChallengeState.OPEN:
             return True
         if now > opening.deadline:

@@ -15,9 +15,11 @@ from corolla_core.chain.rpc import Chain
 from corolla_core.protocol.errors import ChainError, ChainUnreachable
 from corolla_core.protocol.ids import Address, Hash32, address, address_bytes
 from corolla_core.protocol.signature import Signer
+from corolla_core.protocol.units import UnixTime
 
 pytestmark = pytest.mark.anyio
 NODE, OTHER_NODE, STRANGER = (address(bytes([byte]) * 20) for byte in (0xD0, 0xD1, 0x57))
+DEADLINE = UnixTime(1_900_000_000)
 SENDER = Signer(b"\x05" * 32)
 
 
@@ -37,9 +39,9 @@ class World:
         challenge, receipt = Hash32(bytes([number]) * 32), Hash32(bytes([number, 1]) * 16)
         padded = [bytes(12) + address_bytes(who) for who in (node, STRANGER)]
         topics = [load_abi("Faults").topic("OpeningChallenged"), challenge, *padded]
-        data = encode(["bytes32", "uint64", "uint8", "uint64"], [receipt, number, side, 10**9])
+        data = encode(["bytes32", "uint64", "uint8", "uint64"], [receipt, number, side, DEADLINE])
         self.send(b"".join([bytes([4]), *topics, data]))
-        return Demand(challenge, node, STRANGER, receipt, number, Side(side % 2))
+        return Demand(challenge, node, STRANGER, receipt, number, Side(side % 2), DEADLINE)
 
     def send(self, data: bytes) -> None:
         self.sim.intrude(SENDER, self.sent, data, max_fee=10**12, tip=1, to=LOGGER)

@@ -15,7 +15,7 @@ from test_node_archive import rows
 
 from corolla_core.chain.demands import Demand
 from corolla_core.chain.faults import ChallengeState, Opening, Side
-from corolla_core.protocol.errors import ChainUnreachable, InsufficientFunds, InvalidInput, InvalidProof
+from corolla_core.protocol.errors import ChainUnreachable, InsufficientFunds, InvalidInput, InvalidProof, RpcRefused
 from corolla_core.protocol.ids import ZERO_ADDRESS, Hash32, address
 from corolla_core.protocol.merkle import merkle_root, verify_merkle
 from corolla_core.protocol.receipt import row_leaf
@@ -41,7 +41,7 @@ class FakeChain:
         self.demands: list[Demand] = []
         self.openings: dict[Hash32, Opening] = {}
         self.time = NOW
-        self.down = False
+        self.down = self.no_logs = False
         self.refusals: list[Exception] = []
         self.sending = self.most_at_once = 0
         self.rows: dict[Hash32, bytes] = {}
@@ -50,10 +50,11 @@ class FakeChain:
         """Somebody wants to see a row of receipt `number`."""
         kept = rows(number)
         challenge = Hash32(bytes([number, position % 256, side]) + bytes(29))
-        self.demands.append(Demand(challenge, NODE, ZERO_ADDRESS, kept.receipt, position, side))
+        deadline = UnixTime(self.time + ASKED_IN)
+        self.demands.append(Demand(challenge, NODE, ZERO_ADDRESS, kept.receipt, position, side, deadline))
         self.openings[challenge] = Opening(
             challenger=ZERO_ADDRESS,
-            deadline=UnixTime(self.time + ASKED_IN),
+            deadline=deadline,
             state=ChallengeState.OPEN,
             node=NODE,
             opened_at=UnixTime(self.time),
@@ -76,6 +77,8 @@ class FakeChain:
     async def news(self) -> list[Demand]:
         """Always all of them: an opener must bear being told again."""
         self._check()
+        if self.no_logs:
+            raise RpcRefused("no logs today")
         return list(self.demands)
 
     async def opening(self, challenge: Hash32) -> Opening:
@@ -236,6 +239,43 @@ async def test_an_answer_that_a_reorganisation_took_back_is_given_again(world: W
     world.chain.openings[challenge] = asked
     await world.opener.turn()
     assert world.chain.state(challenge) is ChallengeState.ANSWERED
+
+
+async def test_an_endpoint_that_refuses_logs_does_not_keep_back_the_answers(world: World) -> None:
+    world.keep(1, 2)
+    challenge = world.chain.challenge(1, 8)
+    world.chain.refusals = [ChainUnreachable("not yet")]
+    await world.opener.turn()
+    world.chain.no_logs = True
+    place = world.places[rows(2).receipt]
+    world.archive.pin(rows(2).receipt, place)
+    with pytest.raises(RpcRefused):
+        await world.opener.turn()
+    assert world.chain.state(challenge) is ChallengeState.ANSWERED
+    assert rows(2).receipt in world.archive.pinned()  # a challenge of it may be in the logs that were refused
+
+
+async def test_a_challenge_that_a_lagging_endpoint_does_not_know_yet_is_not_dropped(world: World) -> None:
+    world.keep(1)
+    challenge = world.chain.challenge(1, 8)
+    asked = world.chain.openings[challenge]
+    world.chain.openings[challenge] = replace(asked, state=ChallengeState.NONE)
+    await world.opener.turn()
+    world.chain.demands.clear()
+    world.chain.openings[challenge] = asked
+    await world.opener.turn()
+    assert world.chain.state(challenge) is ChallengeState.ANSWERED
+
+
+async def test_a_challenge_that_is_gone_is_let_go_after_its_deadline(world: World) -> None:
+    world.keep(1)
+    challenge = world.chain.challenge(1, 8)
+    world.chain.openings[challenge] = replace(world.chain.openings[challenge], state=ChallengeState.NONE)
+    await world.opener.turn()
+    assert world.opener.pending == 1
+    world.chain.time += ASKED_IN + 1
+    await world.opener.turn()
+    assert (world.opener.pending, world.opener.missed) == (0, 0)
 
 
 async def test_hostile_challenges_are_refused_and_harm_nothing(world: World) -> None:

@@ -43,7 +43,7 @@ WITH_JURY = Terms(
     unbonding_delay=300,
     juror_unbonding=300,
     dispute_period=8,
-    faults=FaultParameters(opening_age=600, response_time=12),
+    faults=FaultParameters(opening_age=600, response_time=20),
 )
 """Time enough for jurors to judge and vote and for nodes to open rows, and all of it over within a minute."""
 _FUNDS = Nectar(1000 * ONE_NECTAR)

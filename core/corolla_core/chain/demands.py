@@ -9,6 +9,7 @@ from corolla_core.chain.mined import parse_log
 from corolla_core.chain.rpc import Chain, hex_int
 from corolla_core.protocol.errors import ChainError, RpcRefused
 from corolla_core.protocol.ids import Address, Hash32, address_bytes
+from corolla_core.protocol.units import UnixTime
 
 OVERLAP = 64
 """Blocks read again each time: a reorganisation may have moved a challenge to a block that was read before."""
@@ -24,6 +25,7 @@ class Demand:
     receipt: Hash32
     position: int
     side: Side
+    deadline: UnixTime
 
 
 class DemandLog:
@@ -92,6 +94,7 @@ class DemandLog:
                     receipt=Hash32(said["receiptHash"]),
                     position=said["position"],
                     side=Side(said["side"]),
+                    deadline=UnixTime(said["deadline"]),
                 )
             )
         return found
