@@ -126,7 +126,7 @@ class Opener:
         if now > opening.deadline:
             if demand.challenge not in self._missed:
                 self._missed.add(demand.challenge)
-                _log.error("a challenge was not answered in time: stake is lost and the node jailed", **_about(demand))
+                _log.error("a challenge was not answered in time: it costs stake, and jail", **_about(demand))
             return True
         if demand.challenge not in self._told:
             self._told[demand.challenge] = ""

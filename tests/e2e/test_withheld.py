@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,12 +11,17 @@ import pytest
 from marketplace import buyer, eventually, greedy, question
 
 from corolla.devnet.devnet import Devnet, DevnetPlan
+from corolla.devnet.node import DevnetNode
+from corolla_core.chain.escrow import Escrow
 from corolla_core.chain.faults import Faults
 from corolla_core.chain.registry import Registry
 from corolla_core.chain.rpc import Chain
 from corolla_core.chain.token import Token
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.units import nectar_from_text
+from corolla_core.store.kept_rows import RowIndex
+from corolla_core.store.node_store import NodeStore
+from corolla_core.store.store import Store
 
 pytestmark = pytest.mark.anyio
 
@@ -61,9 +67,23 @@ async def test_who_opens_nothing_is_jailed_and_five_percent_poorer(devnet: Devne
         assert (nectar_from_text(event["taken"]), nectar_from_text(event["reward"])) == (taken, reward)
         assert await token.balance_of(validator.account) == purse + reward  # and its bond
 
+        for node in (devnet.nodes[0], devnet.nodes[2]):
+            await redeemed_what_it_can_open(node, Escrow(chain))
         for account in honest:
             assert (await registry.node(account)).stake == stakes[account]
             assert await registry.is_active(account)
         assert {audit["node"]: audit["outcome"] for audit in validator.events("audit")} == dict.fromkeys(
             honest, "passed"
         )
+
+
+async def redeemed_what_it_can_open(node: DevnetNode, escrow: Escrow) -> None:
+    """The head on chain is a receipt of the node's own, and its rows lie on its disk."""
+    async with await asyncio.to_thread(Store.open, node.home / "node" / "books.db") as store:
+        books, rows = NodeStore(store), RowIndex(store)
+        (kept,) = await store.run(lambda: books.best_vouchers(unredeemed_only=False))
+        head = await escrow.receipt_head(kept.signed.voucher.tranche_id, node.account)
+        signed = await store.run(books.receipt, head)
+        assert signed is not None
+        assert signed.signer() == node.account
+        assert await store.run(rows.place, head) is not None
