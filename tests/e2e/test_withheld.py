@@ -23,7 +23,7 @@ from corolla_core.store.kept_rows import RowIndex
 from corolla_core.store.node_store import NodeStore
 from corolla_core.store.store import Store
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]
 
 LIAR = str(Path(__file__).with_name("liar.py"))
 
@@ -55,7 +55,7 @@ async def test_who_opens_nothing_is_jailed_and_five_percent_poorer(devnet: Devne
         async def punished() -> bool:
             return bool(validator.events("punished"))
 
-        await eventually(punished, within=120, what="the withholding node is punished")
+        await eventually(punished, within=150, what="the withholding node is punished")
         (challenged,) = validator.events("challenged")
         (event,) = validator.events("punished")
         assert challenged["node"] == event["node"] == withholder
