@@ -59,12 +59,20 @@ class Archive:
     """`keep` is for one thread, everything else for any. A disk that fails loses rows, never the session."""
 
     def __init__(
-        self, folder: Path, *, limit: int = 2 * 2**30, window: float = float("inf"), clock: Callable[[], float]
+        self,
+        folder: Path,
+        *,
+        limit: int = 2 * 2**30,
+        window: float = float("inf"),
+        owed: float = 0.0,
+        clock: Callable[[], float],
     ) -> None:
-        """Keeps at most `limit` bytes, and what is younger than `window` seconds."""
+        """Keeps at most `limit` bytes, and what is younger than `window` seconds. Younger than `owed`, rows may be
+        asked for on chain: that they had to go all the same is said in the log, and counted in `lost`."""
         self._folder = folder
         self._limit = limit
         self._window = window
+        self._owed = owed
         self._clock = clock
         self._segment_bytes = max(1, limit // _SEGMENTS)
         self._lock = threading.Lock()
@@ -77,6 +85,8 @@ class Archive:
         self._file: int | None = None
         self._current = 0
         self._began = 0.0
+        self.lost = 0
+        """bytes of rows that were not kept for as long as they may be asked for on chain"""
 
     @property
     def used(self) -> int:
@@ -113,6 +123,7 @@ class Archive:
         """Where the rows lie now, or None where the disk would not take them."""
         record = _encode(rows)
         if len(record) > self._limit:
+            self._lose(len(record), "rows are larger than the space for them", receipt=rows.receipt)
             return None
         with self._lock:
             while True:
@@ -120,7 +131,7 @@ class Archive:
                     place = self._append(record)
                 except OSError as error:
                     if error.errno not in _FULL or not self._drop_oldest():
-                        _log.error("rows cannot be kept, so their receipt cannot be opened", error=str(error))
+                        self._lose(len(record), "the disk does not take rows", receipt=rows.receipt, error=str(error))
                         return None
                     continue
                 self._remember(rows.receipt, place)
@@ -155,6 +166,11 @@ class Archive:
 
     def unpin(self, receipt: Hash32) -> None:
         self._pinned(receipt).unlink(missing_ok=True)
+
+    def pinned(self) -> set[Hash32]:
+        """The receipts whose rows are pinned."""
+        names = (path.name for path in (self._folder / "pinned").iterdir() if re.fullmatch(r"[0-9a-f]{64}", path.name))
+        return {Hash32(bytes.fromhex(name)) for name in names}
 
     def expire(self) -> None:
         """Drop the segments whose last record is older than the window."""
@@ -208,8 +224,16 @@ class Archive:
         """Whether there was something to drop."""
         if not any(self._sizes.values()):
             return False
-        self._drop(min(self._sizes))
+        oldest = min(self._sizes)
+        if self._written[oldest] > self._clock() - self._owed:
+            self._lose(self._sizes[oldest], "the space for rows is used up: give `audit_disk` more", segment=oldest)
+        self._drop(oldest)
         return True
+
+    def _lose(self, size: int, why: str, **about: object) -> None:
+        """A receipt that was signed cannot be opened any more, which costs stake if somebody asks."""
+        self.lost += size
+        _log.error("rows are lost that may be asked for on chain", why=why, bytes=size, **about)
 
     def _drop(self, number: int) -> None:
         if number == self._current:

@@ -13,6 +13,7 @@ import structlog
 
 from corolla_core.chain.devnet_keys import DEVNET_CHAIN_IDS
 from corolla_core.chain.escrow import Escrow
+from corolla_core.chain.faults import Faults
 from corolla_core.chain.models import Models
 from corolla_core.chain.network import Network
 from corolla_core.chain.registry import Registry
@@ -22,7 +23,7 @@ from corolla_core.chain.token import Token
 from corolla_core.model.checkpoint import Checkpoint
 from corolla_core.model.manifest import Manifest
 from corolla_core.protocol.errors import ConfigError
-from corolla_core.protocol.ids import address
+from corolla_core.protocol.ids import ZERO_ADDRESS, address
 from corolla_core.protocol.pricing import Price
 from corolla_core.protocol.signature import Signer
 from corolla_core.protocol.span import Span
@@ -43,7 +44,8 @@ from corolla_node.loading import (
     measure_throughput,
     open_model,
 )
-from corolla_node.onchain import EscrowTill, check_model, ensure_registered
+from corolla_node.onchain import EscrowTill, FaultsDocket, check_model, ensure_registered
+from corolla_node.opener import Opener
 from corolla_node.redeemer import Redeemer, Thrift
 from corolla_node.running import Ready, Running, Stop
 from corolla_node.server import Offer
@@ -51,6 +53,10 @@ from corolla_node.serving import Terms, serving
 
 _log = structlog.get_logger(__name__)
 _RPC_SECONDS = 30.0
+_ELEMENT_BYTES = 4
+"""Of a row, at most: clients choose the wire dtype."""
+_LEAST_LOOK_SECONDS, _MOST_LOOK_SECONDS = 1.0, 30.0
+"""Between two looks for challenges: often enough for ten of them before a deadline."""
 _TRANCHE_SECONDS = 24 * 3600
 """How long after the work it is redeemed at most, but for the grace: its audit window only begins then."""
 
@@ -108,11 +114,21 @@ async def run_node(
         retention = settings.receipt_retention
         if retention is None:
             retention = parameters.audit_window + parameters.grace + _TRANCHE_SECONDS
+        faults = Faults(chain, sender) if network.faults != ZERO_ADDRESS else None
+        demands = await faults.parameters() if faults is not None else None
+        owed = demands.opening_age + demands.response_time if demands is not None else 0
+        window = retention if settings.audit_window is None else settings.audit_window
+        if window < owed:
+            _log.warning("rows are kept for as long as they may be asked for on chain", wanted=window, seconds=owed)
+        needed = throughput * 2 * blocks.hidden_size * _ELEMENT_BYTES * owed // 1000
+        if needed > settings.audit_disk:
+            _log.warning("at full load rows go before their time", audit_disk=settings.audit_disk, needed=needed)
         archive = await asyncio.to_thread(
             lambda: Archive(
                 data_dir.rows_path,
                 limit=settings.audit_disk,
-                window=retention if settings.audit_window is None else settings.audit_window,
+                window=max(window, owed),
+                owed=owed,
                 clock=time,
             )
         )
@@ -144,6 +160,11 @@ async def run_node(
             )
         )
         await libp2p.start(signer, served.server)
+        opener = None
+        if faults is not None and demands is not None:
+            docket = FaultsDocket(chain, faults, signer.address)
+            interval = min(max(demands.response_time / 10, _LEAST_LOOK_SECONDS), _MOST_LOOK_SECONDS)
+            opener = Opener(docket, archive, books.place, interval=interval)
         node = Running(
             settings,
             network,
@@ -162,6 +183,7 @@ async def run_node(
                 interval=settings.redeem_interval,
                 grace=parameters.grace,
             ),
+            opener,
         )
         lost = await node.until_stopped(stop, on_ready)
     if lost is not None:

@@ -6,16 +6,18 @@ from collections.abc import Sequence
 
 import structlog
 
+from corolla_core.chain.demands import Demand, DemandLog
 from corolla_core.chain.escrow import Escrow, RedeemItem
+from corolla_core.chain.faults import Faults, Opening
 from corolla_core.chain.models import Models
 from corolla_core.chain.registry import Registry
 from corolla_core.chain.rpc import Chain
 from corolla_core.chain.token import Token
 from corolla_core.model.manifest import Manifest
 from corolla_core.protocol.errors import InsufficientFunds, ModelError
-from corolla_core.protocol.ids import Address, PeerId, TrancheId
+from corolla_core.protocol.ids import Address, Hash32, PeerId, TrancheId
 from corolla_core.protocol.receipt import NumericClass
-from corolla_core.protocol.units import Nectar, Wei, nectar_to_text
+from corolla_core.protocol.units import Nectar, UnixTime, Wei, nectar_to_text
 from corolla_core.store.records import KeptVoucher
 
 _log = structlog.get_logger(__name__)
@@ -36,6 +38,27 @@ class EscrowTill:
 
     async def redeem(self, vouchers: Sequence[KeptVoucher]) -> None:
         await self._escrow.redeem([RedeemItem(kept.signed, kept.leaf, kept.proof) for kept in vouchers])
+
+
+class FaultsDocket:
+    """The contract of provable faults as `opener.Docket`."""
+
+    def __init__(self, chain: Chain, faults: Faults, node: Address) -> None:
+        self._chain = chain
+        self._faults = faults
+        self._log = DemandLog(chain, node)
+
+    async def news(self) -> list[Demand]:
+        return await self._log.news()
+
+    async def opening(self, challenge: Hash32) -> Opening:
+        return await self._faults.opening(challenge)
+
+    async def now(self) -> UnixTime:
+        return await self._chain.now()
+
+    async def open(self, challenge: Hash32, row: bytes, branch: Sequence[bytes]) -> None:
+        await self._faults.open(challenge, row, branch)
 
 
 async def check_model(models: Models, manifest: Manifest, numeric_class: NumericClass) -> None:

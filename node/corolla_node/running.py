@@ -27,6 +27,7 @@ from corolla_node.config import NodeSettings
 from corolla_node.data_dir import DataDir
 from corolla_node.loading import NUMERIC_CLASS
 from corolla_node.metrics import serve_metrics
+from corolla_node.opener import Opener
 from corolla_node.redeemer import Redeemer
 from corolla_node.serving import Serving
 
@@ -34,6 +35,7 @@ _log = structlog.get_logger(__name__)
 
 STATUS_SECONDS = 1.0
 _FINAL_REDEEM_SECONDS = 60.0
+_FINAL_ANSWER_SECONDS = 10.0
 _WITHDRAW_SECONDS = 3.0
 _SAME_MOMENT_SECONDS = 1.0
 
@@ -124,7 +126,9 @@ class Running:
         throughput: int,
         served: Serving,
         redeemer: Redeemer,
+        opener: Opener | None,
     ) -> None:
+        """`opener` is None on a network where nobody can demand openings."""
         self._settings = settings
         self._network = network
         self._data_dir = data_dir
@@ -135,6 +139,7 @@ class Running:
         self._measured = throughput
         self._served = served
         self._redeemer = redeemer
+        self._opener = opener
         self._started = time()
         self._lost: NetworkError | None = None
         self._announcer = Announcer(
@@ -160,6 +165,7 @@ class Running:
                     tasks.create_task(self._redeemer.run()),
                     tasks.create_task(self._keep_status()),
                     tasks.create_task(self._watch_directory(stop)),
+                    *([tasks.create_task(self._opener.run())] if self._opener is not None else []),
                 ]
                 stop.up = True
                 on_ready(self._ready(metrics_port))
@@ -202,6 +208,17 @@ class Running:
                 await self._redeemer.redeem(final=True)
         except (CorollaError, TimeoutError) as error:
             _log.warning("vouchers are left in the store for the next start", error=str(error))
+        await self._answer_last()
+
+    async def _answer_last(self) -> None:
+        """Nobody answers once this node is gone."""
+        if self._opener is None:
+            return
+        try:
+            async with asyncio.timeout(_FINAL_ANSWER_SECONDS):
+                await self._opener.turn()
+        except (CorollaError, TimeoutError) as error:
+            _log.warning("it is not known whether a challenge waits for an answer", error=str(error))
 
     def status(self) -> dict[str, Any]:
         """What `node status --json` shows."""
@@ -225,6 +242,10 @@ class Running:
             "tokens_served": timings.tokens,
             "throughput": self._throughput() / 1000,
             "redeemed": str(self._redeemer.total),
+            "challenges_pending": self._opener.pending if self._opener is not None else 0,
+            "challenges_answered": self._opener.answered if self._opener is not None else 0,
+            "challenges_missed": self._opener.missed if self._opener is not None else 0,
+            "row_bytes_lost": self._served.archive.lost,
             "timings": timings.summary(),
             "started_at": self._started,
             "written_at": time(),

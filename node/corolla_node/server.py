@@ -25,11 +25,13 @@ from corolla_core.protocol.errors import (
     to_wire,
 )
 from corolla_core.protocol.ids import Address, Hash32, ModelRoot, SessionId, TrancheId, address
+from corolla_core.protocol.opening import check_row_size
 from corolla_core.protocol.pricing import Price
 from corolla_core.protocol.receipt import NumericClass, WireDtype
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.sumtree import Leaf, SumNode, SumProof
 from corolla_core.protocol.units import Nectar
+from corolla_core.swarm.frame import DTYPE_BYTES
 from corolla_core.swarm.messages import (
     MAX_CHUNK_ROWS,
     AnyMessage,
@@ -225,6 +227,7 @@ class Server:
             raise InvalidInput(f"no wire dtype {message.wire_dtype!r}")
         if message.batch * message.chunk_tokens > MAX_CHUNK_ROWS:
             raise InvalidInput(f"at most {MAX_CHUNK_ROWS} sequences times tokens of a chunk")
+        check_row_size(message.batch * offer.blocks.hidden_size * DTYPE_BYTES[message.wire_dtype])
         if message.chunk_tokens > self._desk.policy.max_chunk_tokens:
             raise InvalidInput(f"at most {self._desk.policy.max_chunk_tokens} tokens a chunk")
         if len(self._sessions) >= self._desk.policy.max_sessions:

@@ -49,6 +49,7 @@ class Serving:
     timings: StepTimings
     bookkeeper: Bookkeeper
     kv: KvPool
+    archive: Archive
 
 
 @asynccontextmanager
@@ -108,7 +109,7 @@ async def serving(
         scheduler.start()
         writer = tasks.create_task(bookkeeper.run())
         try:
-            yield Serving(server, listener, desk.timings, bookkeeper, kv)
+            yield Serving(server, listener, desk.timings, bookkeeper, kv, archive)
         finally:
             await server.drain(0)
             await desk.links.close()

@@ -11,10 +11,17 @@ import torch
 from torch import Tensor
 
 import corolla_node.node as node_module
+import corolla_node.server as server_module
 from corolla_core.model.block_range import BlockRange, load_blocks
 from corolla_core.model.numeric import nf4
+from corolla_core.protocol.errors import OpeningUnavailable
 from corolla_core.protocol.span import Span
+from corolla_core.swarm.messages import AskOpening
 from corolla_node.cli.main import app
+from corolla_node.loading import load
+from corolla_node.opener import Opener
+from corolla_node.openings import Openings
+from corolla_node.ports import Link
 
 
 class SkipsABlock:
@@ -72,6 +79,27 @@ def downgraded(checkpoint: Any, manifest: Any, span: Span, **kwargs: Any) -> Blo
     return load_blocks(checkpoint, span, manifest=manifest, transform=cheap)
 
 
+class Refuses(Openings):
+    """Shows nobody the rows it signed for."""
+
+    def ask(self, conn: Link, message: AskOpening) -> None:
+        raise OpeningUnavailable("not today", receipt=message.receipt, reason="unknown")
+
+
+class Deaf(Opener):
+    """Nor does it answer the chain."""
+
+    async def turn(self) -> None:
+        return
+
+
+def withholding(*args: Any, **kwargs: Any) -> BlockRange:
+    """Computes honestly and keeps it to itself."""
+    server_module.Openings = Refuses
+    node_module.Opener = Deaf
+    return load(*args, **kwargs)
+
+
 def main() -> None:
     cheat = sys.argv.pop(1)
     honest_load: Callable[..., BlockRange] = node_module.load
@@ -79,6 +107,7 @@ def main() -> None:
         "skip": lambda *a, **k: SkipsABlock(honest_load(*a, **k)),
         "poison": lambda *a, **k: Poisons(honest_load(*a, **k)),
         "nf4": downgraded,
+        "withhold": withholding,
     }
     node_module.load = loads[cheat]
     app()

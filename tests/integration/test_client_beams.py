@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM
 
 from corolla_core.model.checkpoint import Checkpoint
 from corolla_core.model.sampling import SamplingParams
-from corolla_core.protocol.errors import InvalidInput
+from corolla_core.protocol.errors import InvalidInput, RowTooLarge
+from corolla_core.protocol.opening import MAX_ROW_BYTES
 from corolla_core.protocol.span import Span
 
 pytestmark = pytest.mark.anyio
@@ -92,4 +93,16 @@ async def test_what_does_not_go_with_beams_is_refused(tmp_path: Path) -> None:
         ):
             with pytest.raises(InvalidInput):
                 await world.engine.beams(PROMPT, params, num_beams=beams)
+        assert world.opener.opened == []
+
+
+async def test_more_beams_than_could_be_opened_on_chain_are_refused_before_a_node_is_asked(tmp_path: Path) -> None:
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    checkpoint = make_checkpoint(folder)
+    async with client_world(checkpoint, tmp_path, SPANS) as world:
+        most = MAX_ROW_BYTES // (4 * checkpoint.hidden_size)
+        with pytest.raises(RowTooLarge) as refused:
+            await world.engine.open_session(None, 8, most + 1)
+        assert refused.value.offered > refused.value.limit == MAX_ROW_BYTES
         assert world.opener.opened == []

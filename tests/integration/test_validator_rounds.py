@@ -109,6 +109,7 @@ class FakeCourt:
     def __init__(self) -> None:
         self.charges: list[Charge] = []
         self.forks: list[Fork] = []
+        self.demanded: list[tuple[SignedReceipt, ...]] = []
         self.down = False
 
     async def accuse(self, charge: Charge) -> int | None:
@@ -122,6 +123,9 @@ class FakeCourt:
             raise ChainUnreachable("down")
         self.forks.append(fork)
         return Nectar(7)
+
+    def demand(self, chain: tuple[SignedReceipt, ...]) -> None:
+        self.demanded.append(chain)
 
 
 class World:
@@ -292,6 +296,7 @@ async def test_refusing_to_open_is_told_after_some_tries_and_harms_nobody_else(w
     assert world.outcomes() == [(HONEST.address, "passed")]
     (withheld,) = [event for event in world.events if event["event"] == "withheld"]
     assert withheld["node"] == CHEAT.address
+    assert world.court.demanded == [tuple(entry.signed for entry in world.swarm.entries[CHEAT.address])]
     assert world.rounds.standing(CHEAT.address) is Standing.CLEAR  # nothing is known of its numbers
 
 

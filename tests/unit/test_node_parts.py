@@ -290,7 +290,9 @@ async def test_metrics_are_served_from_the_nodes_status() -> None:
         "receipted": 40,
         "receipt_seconds": 0.25,
     }
-    status = dict.fromkeys(("sessions", "queued", "kv_free", "kv_total", "tokens_served"), 7)
+    gauges = ("sessions", "queued", "kv_free", "kv_total", "challenges_pending")
+    counters = ("tokens_served", "challenges_answered", "challenges_missed", "row_bytes_lost")
+    status = dict.fromkeys(gauges + counters, 7)
     port, stop = serve_metrics(0, lambda: {**status, "redeemed": "12", "timings": timings})
     try:
         page = await asyncio.to_thread(lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read())
@@ -298,6 +300,9 @@ async def test_metrics_are_served_from_the_nodes_status() -> None:
         await asyncio.to_thread(stop)
     assert b"corolla_node_sessions 7.0" in page
     assert b"corolla_node_redeemed_total 12.0" in page
+    assert b"corolla_node_challenges_pending 7.0" in page
+    assert b"corolla_node_challenges_missed_total 7.0" in page
+    assert b"corolla_node_row_bytes_lost_total 7.0" in page
     assert b'corolla_node_decode_milliseconds{part="compute"} 1.5' in page
     assert b"corolla_node_receipted_positions_total 40.0" in page
     assert b"corolla_node_receipt_seconds_total 0.25" in page

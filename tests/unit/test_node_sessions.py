@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 import torch
+from fake_blocks import FakeBlocks
 from node_peers import FakeClient, World, expected, inputs, running_node, until
 
 from corolla_core.protocol.errors import (
@@ -16,6 +17,7 @@ from corolla_core.protocol.errors import (
     PeerMisbehaved,
     PositionMismatch,
     PriceTooLow,
+    RowTooLarge,
     ServingError,
     SessionClosed,
     SessionUnknown,
@@ -119,6 +121,29 @@ async def test_an_open_that_cannot_be_served_is_refused_with_its_reason(
         refusal, fault = await client.expect_fault()
         assert isinstance(refusal, error)
         assert fault.session == client.session
+        assert a.kv.used == 0
+
+
+class WideBlocks(FakeBlocks):
+    hidden_size = 4096
+
+
+@pytest.mark.parametrize(
+    ("batch", "wire_dtype", "fits"), [(6, "float32", True), (7, "float32", False), (13, "bfloat16", False)]
+)
+async def test_no_session_is_opened_whose_rows_could_never_be_shown_on_chain(
+    batch: int, wire_dtype: str, fits: bool
+) -> None:
+    world = World()
+    async with running_node(world, "a", A, blocks=WideBlocks(A), kv_budget=10**8) as a:
+        client = FakeClient(world, [a])
+        client.pipes[0].send(client.open_message(0, batch=batch, wire_dtype=wire_dtype))
+        if fits:
+            await client.expect(Opened)
+            return
+        refusal, _ = await client.expect_fault()
+        assert isinstance(refusal, RowTooLarge)
+        assert (refusal.limit, refusal.offered) == (98_304, batch * 4096 * (4 if wire_dtype == "float32" else 2))
         assert a.kv.used == 0
 
 

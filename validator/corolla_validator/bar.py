@@ -3,6 +3,9 @@ have them."""
 
 from __future__ import annotations
 
+from random import SystemRandom
+from time import time
+
 from corolla_core.chain.disputes import Disputes, Vote
 from corolla_core.chain.faults import Faults
 from corolla_core.chain.rpc import Chain
@@ -13,11 +16,13 @@ from corolla_core.protocol.signature import Signer
 from corolla_core.protocol.verdict import Outcome
 from corolla_core.store.store import Store
 from corolla_validator.blocks import ChainBeacons
+from corolla_validator.challenger import Challenger
 from corolla_validator.config import ValidatorSettings
 from corolla_validator.juror import Juror
 from corolla_validator.payments import Payments
 from corolla_validator.ports import Tell
 from corolla_validator.prosecutor import Prosecutor
+from corolla_validator.registrar import ChainRegistrar
 from corolla_validator.rounds import Rounds
 
 _VOTES = {Outcome.PASSED: Vote.CORRECT, Outcome.FAILED: Vote.FAULTY}
@@ -35,6 +40,7 @@ class Bar:
         self._rounds: Rounds | None = None
         self._disputes: Disputes | None = None
         self._juror: Juror | None = None
+        self._challenger: Challenger | None = None
         self.court: Prosecutor | None = None
         if signer is None:
             return
@@ -43,7 +49,11 @@ class Bar:
             self._disputes = Disputes(chain, sender)
             self._juror = Juror(self._disputes, signer.address, store, examine=self._vote, tell=tell)
         faults = Faults(chain, sender) if chain.network.faults != ZERO_ADDRESS else None
-        self.court = Prosecutor(self._disputes, faults, Payments(chain))
+        payments = Payments(chain)
+        if faults is not None:
+            registrar = ChainRegistrar(faults, payments)
+            self._challenger = Challenger(registrar, store, clock=time, rng=SystemRandom(), tell=tell)
+        self.court = Prosecutor(self._disputes, faults, payments, self._challenger)
 
     def asks(self, rounds: Rounds) -> None:
         """Whose judgement its votes are."""
@@ -58,8 +68,10 @@ class Bar:
             await pool.join(self._signer.address, self._settings.stake_amount)
 
     async def round(self) -> None:
-        """Do what is due in every dispute. Raises ChainError, StoreError."""
-        if self._juror is not None and await self._juror.round():
+        """Do what is due in every dispute and of every challenge. Raises ChainError, StoreError."""
+        judging = self._juror is not None and await self._juror.round()
+        waiting = self._challenger is not None and await self._challenger.round()
+        if judging or waiting:
             await self._beacons.hurry()
 
     async def _vote(self, node: Address, receipt: Hash32) -> Vote:

@@ -70,6 +70,10 @@ class Court(Protocol):
         """What it cost the node; None where it is proven already, or there is no contract for it."""
         ...
 
+    def demand(self, chain: tuple[SignedReceipt, ...]) -> None:
+        """A node does not open what it signed in this session: have it opened on chain, when that can be done."""
+        ...
+
 
 Tell = Callable[[dict[str, object]], None]
 """Takes an event for whoever watches; must not block."""

@@ -8,8 +8,10 @@ from corolla_core.chain.disputes import Accusation, Disputes, Outcome
 from corolla_core.chain.faults import Faults
 from corolla_core.protocol.errors import TransactionReverted
 from corolla_core.protocol.ids import Address, TrancheId
+from corolla_core.protocol.receipt import SignedReceipt
 from corolla_core.protocol.receipt_chain import Fork
 from corolla_core.protocol.units import Nectar
+from corolla_validator.challenger import Challenger
 from corolla_validator.payments import Payments
 from corolla_validator.ports import Charge
 
@@ -20,12 +22,15 @@ _RECENT = 64
 
 
 class Prosecutor:
-    """`disputes` and `faults` send as the validator; either may be missing on a network."""
+    """`disputes`, `faults` and `challenger` send as the validator; any may be missing on a network."""
 
-    def __init__(self, disputes: Disputes | None, faults: Faults | None, payments: Payments) -> None:
+    def __init__(
+        self, disputes: Disputes | None, faults: Faults | None, payments: Payments, challenger: Challenger | None
+    ) -> None:
         self._disputes = disputes
         self._faults = faults
         self._payments = payments
+        self._challenger = challenger
 
     async def accuse(self, charge: Charge) -> int | None:
         """The dispute's id; None where the node already stands accused, or was convicted lately, or there is no jury.
@@ -57,6 +62,10 @@ class Prosecutor:
         except TransactionReverted as error:
             _log.info("the proof was not taken", node=fork.first.signer(), why=str(error))
             return None
+
+    def demand(self, chain: tuple[SignedReceipt, ...]) -> None:
+        if self._challenger is not None:
+            self._challenger.demand(chain)
 
     async def _stands_accused(self, disputes: Disputes, node: Address) -> bool:
         newest = await disputes.count()

@@ -207,6 +207,8 @@ class Rounds:
             self._tell(
                 {"event": "withheld", "node": node.account, "session": drawn.key.session.hex(), "why": str(error)}
             )
+            if self._court is not None:
+                self._court.demand(linked.chain)
         return True
 
     def _weigh(self, record: AuditRecord) -> None:

@@ -21,6 +21,7 @@ from corolla.devnet.validator import DevnetValidator
 from corolla_core.chain.account import Call
 from corolla_core.chain.deploy import Terms, deploy_all
 from corolla_core.chain.devnet_keys import devnet_signer
+from corolla_core.chain.faults import FaultParameters
 from corolla_core.chain.keystore import create_account, load_account
 from corolla_core.chain.models import Models
 from corolla_core.chain.network import Network
@@ -38,8 +39,13 @@ from corolla_core.protocol.units import ONE_NECTAR, Nectar, Wei
 NAME = "devnet"
 DEFAULT_PRICE = 1_000_000_000_000
 """Base units per token and block: a token through 30 blocks costs 0.00003 NECT."""
-WITH_JURY = Terms(unbonding_delay=300, juror_unbonding=300, dispute_period=8)
-"""Time enough for jurors to judge and vote, and a dispute still over within a minute."""
+WITH_JURY = Terms(
+    unbonding_delay=300,
+    juror_unbonding=300,
+    dispute_period=8,
+    faults=FaultParameters(opening_age=600, response_time=20),
+)
+"""Time enough for jurors to judge and vote and for nodes to open rows, and all of it over within a minute."""
 _FUNDS = Nectar(1000 * ONE_NECTAR)
 _GAS = Wei(10**18)
 _BOOTSTRAP_SECONDS = 60.0

@@ -165,6 +165,10 @@ class Escrow(Contract):
         """What a payee has claimed of a tranche so far, fees included."""
         return Nectar(await self._read("claimed", identifier, payee))
 
+    async def receipt_head(self, identifier: TrancheId, payee: Address) -> Hash32:
+        """The receipt that a payee's last redemption on a tranche acknowledged; zero where there is none."""
+        return Hash32(await self._read("receiptHead", identifier, payee))
+
     async def reclaim(self, identifier: TrancheId) -> Nectar:
         """Return what was not redeemed of a closed tranche to its payer's free balance; returns how much."""
         mined = await self._send("reclaim", identifier)

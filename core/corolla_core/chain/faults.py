@@ -18,10 +18,10 @@ from corolla_core.protocol.ids import ZERO_ADDRESS, Address, Hash32, SessionId, 
 from corolla_core.protocol.receipt import Receipt, SignedReceipt
 from corolla_core.protocol.units import ONE_NECTAR, Nectar, UnixTime
 
-MAX_ROW_BYTES = 98_304
-"""The largest row that can be opened on chain; a node must not serve larger ones."""
 MAX_CHAIN = 256
 """The most receipts between a redeemed head and a challenged one."""
+MAX_RESPONSE_SECONDS = 7 * 86_400
+"""The longest that governance may give a node to open a row: no older challenge is open."""
 
 
 class Side(IntEnum):

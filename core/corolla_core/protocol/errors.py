@@ -6,6 +6,7 @@ CorollaError
 │   ├── InvalidSignature
 │   ├── InvalidProof
 │   ├── NonceReused(nonce)  an Open with a client_nonce this node has signed under before
+│   ├── RowTooLarge(limit, offered)          rows of a session that could never be opened on chain
 │   ├── InvalidProbability(name, value)      not an exact number in [0, 1]
 │   ├── Undeterrable(name)                   no value of `name` makes cheating a loss
 │   └── MalformedMessage    bytes or fields from a peer that do not parse
@@ -111,6 +112,12 @@ class NonceReused(InvalidInput):
     """An Open with a `client_nonce` that this node accepted before: a second chain under it would be a fork."""
 
     fields = ("nonce",)
+
+
+class RowTooLarge(InvalidInput):
+    """A row of more bytes than one transaction can open on chain: a node that signed for it could not defend itself."""
+
+    fields = ("limit", "offered")
 
 
 class InvalidProbability(InvalidInput):

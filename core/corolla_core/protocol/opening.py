@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 
-from corolla_core.protocol.errors import InvalidInput, InvalidProof
+from corolla_core.protocol.errors import InvalidInput, InvalidProof, RowTooLarge
 from corolla_core.protocol.ids import Hash32
 from corolla_core.protocol.merkle import Buffer, merkle_proof, verify_merkle
 from corolla_core.protocol.receipt import Receipt, row_leaf, rows_root
+
+MAX_ROW_BYTES = 98_304
+"""The largest row that can be opened on chain (`Faults.MAX_ROW`); a node must not serve larger ones."""
 
 
 class Side(StrEnum):
@@ -23,6 +26,12 @@ class Side(StrEnum):
 
     def root(self, receipt: Receipt) -> Hash32:
         return receipt.in_root if self is Side.INPUTS else receipt.out_root
+
+
+def check_row_size(size: int) -> None:
+    """Raises RowTooLarge for rows of more bytes than can be opened on chain."""
+    if size > MAX_ROW_BYTES:
+        raise RowTooLarge("such rows could not be opened on chain", limit=MAX_ROW_BYTES, offered=size)
 
 
 def check_all(receipt: Receipt, side: Side, rows: Sequence[Buffer]) -> None:

@@ -7,7 +7,7 @@ from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData
 from corolla_core.store.amount import Amount
 
 #: The newest migration. A database that says it is here needs no migrating, nor Alembic imported.
-HEAD = "0003"
+HEAD = "0006"
 
 metadata = MetaData(
     naming_convention={
@@ -154,4 +154,15 @@ audits = Table(
     Column("finding", LargeBinary, nullable=False),
     Column("audited_at", BigInteger, nullable=False),
     Index(None, "node", "audited_at"),
+)
+
+challenges = Table(
+    "challenges",
+    metadata,
+    Column("challenge_id", LargeBinary(32), primary_key=True),
+    Column("node", String(42), nullable=False),
+    Column("session_id", LargeBinary(16), nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+    Index(None, "node", "session_id"),
 )
