@@ -7,7 +7,7 @@ from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData
 from corolla_core.store.amount import Amount
 
 #: The newest migration. A database that says it is here needs no migrating, nor Alembic imported.
-HEAD = "0003"
+HEAD = "0004"
 
 metadata = MetaData(
     naming_convention={
@@ -154,4 +154,28 @@ audits = Table(
     Column("finding", LargeBinary, nullable=False),
     Column("audited_at", BigInteger, nullable=False),
     Index(None, "node", "audited_at"),
+)
+
+score_sheets = Table(
+    "score_sheets",
+    metadata,
+    Column("oracle", String(42), primary_key=True),
+    Column("validator", String(42), primary_key=True),
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("scores", LargeBinary, nullable=False),
+    Column("salt", LargeBinary(32), nullable=False),
+)
+
+redemptions = Table(
+    "redemptions",
+    metadata,
+    Column("tranche_id", LargeBinary(32), primary_key=True),
+    Column("payee", String(42), primary_key=True),
+    Column("cumulative", Amount, primary_key=True),
+    Column("receipt_head", LargeBinary(32), nullable=False),
+    Column("amount", Amount, nullable=False),
+    Column("burned", Amount, nullable=False),
+    Column("block", BigInteger, nullable=False),
+    Index(None, "receipt_head"),
+    Index(None, "block"),
 )
