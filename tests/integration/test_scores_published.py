@@ -23,11 +23,13 @@ from corolla.standing import BAD_SCORE, NEUTRAL_SCORE
 from corolla_core.chain.deploy import ScoreTerms, Terms, deploy_all
 from corolla_core.chain.disputes import new_salt
 from corolla_core.chain.escrow import Escrow, RedeemItem, Tranche
+from corolla_core.chain.indexer import Indexer
 from corolla_core.chain.network import Network
 from corolla_core.chain.registry import Registry
 from corolla_core.chain.reputation import Phase, Reputation
 from corolla_core.chain.rpc import Chain
 from corolla_core.chain.sender import TransactionSender
+from corolla_core.chain.state import fold
 from corolla_core.chain.token import Token
 from corolla_core.protocol.ids import Address, Hash32, ModelRoot
 from corolla_core.protocol.receipt import NumericClass
@@ -290,6 +292,11 @@ async def test_a_lying_validator_is_outvoted_and_the_caught_node_is_left(world: 
     assert fallen.score < BAD_SCORE * SCORE_ONE
     assert fallen.rank == pytest.approx(fallen.score, abs=2)
     assert steady.score == pytest.approx(settled[honest].score, abs=2)  # a zero of one in three moves no median
+    index = Indexer(world.chain)
+    await index.poll()
+    indexed = fold(found.event for found in index.events).justice.scores
+    assert {node: indexed[node].score for node in (honest, caught)} == {honest: steady.score, caught: fallen.score}
+    assert (indexed[caught].epoch, indexed[caught].clipped) == (fallen.epoch, 1)
     after = await world.candidates()
     worth = {node: hop_cost(after[node], SPAN, Preference()) for node in (honest, caught)}
     assert worth[caught] > 1_000 * worth[honest]

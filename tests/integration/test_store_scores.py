@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from alembic import command
 from books import PAYEE, PAYER, receipt, session_id, tranche
 from databases import database, postgres_server, store
+from sqlalchemy import select
 
 from corolla_core.protocol.ids import Address, Hash32, address
 from corolla_core.protocol.signature import Signer
 from corolla_core.protocol.units import MAX_UINT128, Nectar
 from corolla_core.store.fee_store import FeeStore, RedemptionRecord, SessionFees
+from corolla_core.store.migrate import alembic_config
 from corolla_core.store.receipts import ReceiptLog
+from corolla_core.store.schema import index_blocks
 from corolla_core.store.score_store import ScoreStore, SealedScores
 from corolla_core.store.store import Store
 
@@ -66,6 +70,14 @@ def test_naming_a_receipt_that_another_node_signed_brings_nothing(store: Store) 
     books = FeeStore(store)
     books.record_redemptions([redeemed(100, kept(store, 1, signer=PAYER))])
     assert books.session_fees() == {}
+
+
+def test_an_index_from_before_more_was_indexed_begins_again(store: Store) -> None:
+    with store.engine.begin() as connection:
+        command.downgrade(alembic_config(connection), "0004")
+        connection.execute(index_blocks.insert().values(name="old", number=7, hash=bytes(32), events=b"\x90"))
+        command.upgrade(alembic_config(connection), "head")
+        assert connection.execute(select(index_blocks)).all() == []
 
 
 def test_the_largest_amounts_are_kept_exactly(store: Store) -> None:
