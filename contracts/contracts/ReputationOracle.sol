@@ -174,6 +174,12 @@ contract ReputationOracle is IReputationOracle, Ownable {
     }
 
     /// @inheritdoc IReputationOracle
+    function seatOf(address validator) external view returns (uint64 epoch, bytes32 commitment, bool revealed) {
+        Seat storage seat = _seats[validator];
+        return (seat.epoch, seat.commitment, seat.revealed);
+    }
+
+    /// @inheritdoc IReputationOracle
     function parameters() external view returns (Parameters memory) {
         return _parameters;
     }

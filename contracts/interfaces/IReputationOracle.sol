@@ -116,6 +116,10 @@ interface IReputationOracle {
     /// @notice How often a validator committed, and how often it let the reveal phase pass without revealing.
     function recordOf(address validator) external view returns (uint256 commits, uint256 missed);
 
+    /// @notice A validator's last commitment, the epoch it is for (0 when it never committed) and whether it was revealed:
+    /// what a validator that starts again has to know.
+    function seatOf(address validator) external view returns (uint64 epoch, bytes32 commitment, bool revealed);
+
     /// @notice The current epoch, counted from 1, its phase, and when that phase ends (Unix seconds).
     function epochNow() external view returns (uint64 epoch, Phase phase, uint64 until);
 

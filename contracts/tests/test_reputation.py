@@ -242,6 +242,21 @@ def test_a_commitment_never_revealed_is_counted(validators):
     assert validators.oracle.recordOf(accounts[8]) == (0, 0)
 
 
+def test_a_validator_that_starts_again_sees_what_it_committed_and_whether_it_revealed(validators):
+    seat_of = validators.oracle.seatOf
+    assert tuple(seat_of(accounts[4])) == (0, "0x" + "00" * 32, False)
+    epoch = validators.epoch
+    validators.commit(4, {NODE: 1})
+    committed = "0x" + commitment(epoch, 4, {NODE: 1}).hex()
+    assert tuple(seat_of(accounts[4])) == (epoch, committed, False)
+    validators.next_phase()
+    validators.reveal(4, {NODE: 1})
+    assert tuple(seat_of(accounts[4])) == (epoch, committed, True)
+    validators.next_epoch()
+    validators.commit(4, {NODE: 2})
+    assert tuple(seat_of(accounts[4])) == (epoch + 1, "0x" + commitment(epoch + 1, 4, {NODE: 2}).hex(), False)
+
+
 # ---- settling ----
 
 

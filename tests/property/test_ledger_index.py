@@ -25,6 +25,7 @@ from corolla_core.store.store import Store
 
 SENDER = Signer(b"\x21" * 32)
 DEPOSITED = load_abi("Escrow").topic("Deposited")
+SCORE_SETTLED = load_abi("ReputationOracle").topic("ScoreSettled")
 
 
 class History:
@@ -38,17 +39,26 @@ class History:
     def deposit(self) -> None:
         account = self.rng.choice([PAYEE.address, SENDER.address])
         topics = [DEPOSITED, encode(["address"], [account]), encode(["address"], [OTHER])]
-        data = bytes([3]) + b"".join(topics) + encode(["uint256"], [self.rng.randint(1, 2**100)])
+        self.log(topics, encode(["uint256"], [self.rng.randint(1, 2**100)]))
+
+    def log(self, topics: list[bytes], data: bytes) -> None:
+        data = bytes([len(topics)]) + b"".join(topics) + data
         nonce = int(self.sim.eth_getTransactionCount(SENDER.address, "pending"), 16)
         fee = self.sim.base_fee * 2
         self.sim.intrude(SENDER, nonce, data, max_fee=fee, tip=fee // 2, to=LOGGER)
         self.sent += 1
 
+    def score(self) -> None:
+        node = self.rng.choice([PAYEE.address, SENDER.address])
+        topics = [SCORE_SETTLED, encode(["uint64"], [self.rng.randint(1, 9)]), encode(["address"], [node])]
+        figures = [self.rng.randrange(65_536), 0, 3, 0, 10**20]
+        self.log(topics, encode(["uint16", "uint16", "uint256", "uint256", "uint256"], figures))
+
     def happen(self) -> None:
         event = self.rng.randrange(6)
         if event < 2:
             for _ in range(self.rng.randint(1, 3)):
-                self.deposit()
+                self.rng.choice([self.deposit, self.score])()
             self.sim.mine(at_most=self.rng.choice([1, 2, 1000]))
         elif event == 2:
             for _ in range(self.rng.randint(1, 4)):

@@ -13,6 +13,7 @@ from simchain import network
 
 from corolla_core.chain import events as on_chain
 from corolla_core.chain.abi import CONTRACTS, load_abi, revert_reason
+from corolla_core.chain.events import CONTRACTS as INDEXED
 from corolla_core.chain.events import IGNORED, Event, class_of, field_name, parse
 from corolla_core.chain.mined import parse_log, parse_receipt
 from corolla_core.chain.network import resolve_network
@@ -135,8 +136,7 @@ def test_a_custom_error_is_shown_with_its_arguments() -> None:
 
 
 def contract_events() -> list[tuple[str, list[tuple[str, str]]]]:
-    contracts = ("Escrow", "NodeRegistry", "ModelRegistry")
-    return [item for name in contracts for item in load_abi(name).event_inputs().items()]
+    return [item for name in INDEXED for item in load_abi(name).event_inputs().items()]
 
 
 @pytest.mark.parametrize(("name", "inputs"), contract_events(), ids=[name for name, _ in contract_events()])

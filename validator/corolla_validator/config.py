@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from corolla_core.config import LayeredSettings
 from corolla_core.protocol.errors import InvalidInput
+from corolla_core.protocol.reputation import ReputationTerms
 from corolla_core.protocol.units import Nectar, nectar_from_text
 
 
@@ -31,6 +32,12 @@ def _amount(text: object) -> object:
     return str(text)
 
 
+def _positive(text: object) -> object:
+    if not nectar_from_text(str(_amount(text))):
+        raise ValueError("an amount above 0 is needed")
+    return text
+
+
 class ValidatorSettings(LayeredSettings):
     """What `validator` can be told. Times are seconds, sizes bytes."""
 
@@ -43,6 +50,11 @@ class ValidatorSettings(LayeredSettings):
     password_file: Path | None = None
     stake: Annotated[str, BeforeValidator(_amount)] = "100"
     """tokens to stake as a juror, where an account is given and the network has a jury; 0 for none"""
+    voice_stake: Annotated[str, BeforeValidator(_amount)] = "100"
+    """tokens to stake in the registry, where an account is given and the network has an oracle: by them the scores that
+    this validator publishes are weighed; 0 for none, and no scores"""
+    evidence_unit: Annotated[str, BeforeValidator(_positive)] = "0.01"
+    """fees, in tokens and net of what is burned, that make an audited session count as one success or failure"""
     calibration: Path | None = None
     """thresholds to judge by; those that ship with Corolla if unset"""
     probability: Annotated[Fraction, BeforeValidator(_probability)] = Fraction(1, 10)
@@ -60,3 +72,12 @@ class ValidatorSettings(LayeredSettings):
     @property
     def stake_amount(self) -> Nectar:
         return nectar_from_text(self.stake)
+
+    @property
+    def voice_amount(self) -> Nectar:
+        return nectar_from_text(self.voice_stake)
+
+    @property
+    def terms(self) -> ReputationTerms:
+        """By which audits become scores."""
+        return ReputationTerms(evidence_unit=nectar_from_text(self.evidence_unit))

@@ -29,6 +29,7 @@ from corolla_validator.evidence_folder import EvidenceFolder
 from corolla_validator.examiner import Examiner
 from corolla_validator.nodes import SwarmNodes
 from corolla_validator.ports import Tell
+from corolla_validator.press import Press
 from corolla_validator.recent import RecentLookup
 from corolla_validator.rounds import Plan, Rounds
 
@@ -43,6 +44,14 @@ class Validator:
     manifest: Manifest
     rounds: Rounds
     bar: Bar
+    press: Press | None
+    """what it publishes scores with; None without an account, or where the network has no oracle"""
+
+    async def join(self) -> None:
+        """Stake where that is wanted and was not done before. Raises ChainError."""
+        await self.bar.join()
+        if self.press is not None:
+            await self.press.join()
 
     async def round(self) -> None:
         """One round of audits, and of a juror's duty. Raises as `Rounds.round` does."""
@@ -125,7 +134,8 @@ async def validating(
             )
             bar.asks(rounds)
             await rounds.load()
-            yield Validator(directory, nodes, store, bench.manifest, rounds, bar)
+            press = Press.of(chain, signer, store, settings, tell=tell)
+            yield Validator(directory, nodes, store, bench.manifest, rounds, bar, press)
         finally:
             await nodes.close()
             await libp2p.stop()

@@ -170,6 +170,123 @@ class ModelTransferred:
     to: Address
 
 
+@dataclass(frozen=True, slots=True)
+class FaultPunished:
+    node: Address
+    fault: Hash32
+    challenger: Address
+    key: Hash32
+    until: int
+    amount: int
+    reward: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpeningChallenged:
+    challenge_id: Hash32
+    node: Address
+    challenger: Address
+    receipt_hash: Hash32
+    position: int
+    side: int
+    deadline: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpeningAnswered:
+    challenge_id: Hash32
+    node: Address
+    row: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OpeningExpired:
+    challenge_id: Hash32
+    node: Address
+    punished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DisputeOpened:
+    id: int
+    node: Address
+    challenger: Address
+    receipt_hash: Hash32
+    evidence_hash: Hash32
+    evidence_uri: str
+
+
+@dataclass(frozen=True, slots=True)
+class JuryCalled:
+    id: int
+    round: int
+    patron: Address
+    bond: int
+    seats: int
+
+
+@dataclass(frozen=True, slots=True)
+class JurorDrawn:
+    id: int
+    round: int
+    juror: Address
+    seats: int
+
+
+@dataclass(frozen=True, slots=True)
+class JuryDrawn:
+    id: int
+    round: int
+    seats: int
+    commit_until: int
+    reveal_until: int
+
+
+@dataclass(frozen=True, slots=True)
+class VoteRevealed:
+    id: int
+    round: int
+    juror: Address
+    vote: int
+    seats: int
+
+
+@dataclass(frozen=True, slots=True)
+class DisputeConcluded:
+    id: int
+    outcome: int
+    slashed: int
+    refund: int
+    seat_reward: int
+
+
+@dataclass(frozen=True, slots=True)
+class JurorSettled:
+    id: int
+    round: int
+    juror: Address
+    reward: int
+    penalty: int
+
+
+@dataclass(frozen=True, slots=True)
+class DisputeCredited:
+    account: Address
+    id: int
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreSettled:
+    epoch: int
+    node: Address
+    score: int
+    rank: int
+    ratings: int
+    clipped: int
+    stake: int
+
+
 EscrowEvent = (
     Deposited
     | FreeWithdrawn
@@ -194,23 +311,49 @@ RegistryEvent = (
     | NodeSlashed
 )
 ModelEvent = ModelPublished | ModelDeprecated | ModelTransferred
-Event = EscrowEvent | RegistryEvent | ModelEvent
+OpeningEvent = OpeningChallenged | OpeningAnswered | OpeningExpired
+DisputeEvent = (
+    DisputeOpened
+    | JuryCalled
+    | JurorDrawn
+    | JuryDrawn
+    | VoteRevealed
+    | DisputeConcluded
+    | JurorSettled
+    | DisputeCredited
+)
+JusticeEvent = FaultPunished | OpeningEvent | DisputeEvent | ScoreSettled
+Event = EscrowEvent | RegistryEvent | ModelEvent | JusticeEvent
 
-#: governance and proxy bookkeeping: known, and of no interest to an index
+#: governance and proxy bookkeeping, and what is sealed or only on its way: known, and of no interest to an index
 IGNORED = frozenset(
     {
+        "Committed",
+        "CreditWithdrawn",
         "EIP712DomainChanged",
         "MinStakeSet",
         "OwnershipTransferred",
         "ParametersSet",
+        "RatingCrowdedOut",
         "RoleAdminChanged",
         "RoleGranted",
         "RoleRevoked",
+        "ScoresCommitted",
+        "ScoresRevealed",
+        "SeedArmed",
         "UnbondingDelaySet",
     }
 )
-_CONTRACTS = ("Escrow", "NodeRegistry", "ModelRegistry")
-_RENAMED = {"Redeemed": "VoucherRedeemed"}
+#: whose events an index knows
+CONTRACTS = ("Escrow", "NodeRegistry", "ModelRegistry", "Faults", "Disputes", "ReputationOracle")
+_RENAMED = {
+    "Redeemed": "VoucherRedeemed",
+    "Accused": "DisputeOpened",
+    "Revealed": "VoteRevealed",
+    "Concluded": "DisputeConcluded",
+    "Settled": "JurorSettled",
+    "Credited": "DisputeCredited",
+}
 _CLASSES = {kind.__name__: kind for kind in get_args(Event)}
 
 
@@ -227,7 +370,7 @@ def class_of(solidity: str) -> type[Event] | None:
 
 def parse(topics: Sequence[bytes], data: bytes) -> Event | None:
     """The event of a log of our contracts; None when it is none we index. Raises ChainError when it does not parse."""
-    for contract in _CONTRACTS:
+    for contract in CONTRACTS:
         decoded = load_abi(contract).decode_log(topics, data)
         if decoded is None:
             continue

@@ -14,7 +14,7 @@ from corolla_core.chain.events import Event, parse
 from corolla_core.chain.mined import Log, parse_log
 from corolla_core.chain.rpc import Chain, hex_hash
 from corolla_core.protocol.errors import ChainError, ChainUnreachable, RpcRefused
-from corolla_core.protocol.ids import Address, Hash32
+from corolla_core.protocol.ids import ZERO_ADDRESS, Address, Hash32
 
 _log = structlog.get_logger(__name__)
 
@@ -94,7 +94,9 @@ class Indexer:
         self._empty_checkpoints = empty_checkpoints
         self._checkpoints: list[_Checkpoint] = []
         network = chain.network
-        self._contracts = sorted({network.escrow, network.registry, network.models})
+        followed = {network.escrow, network.registry, network.models}
+        followed |= {network.faults, network.disputes, network.reputation}
+        self._contracts = sorted(followed - {ZERO_ADDRESS})
 
     @property
     def events(self) -> list[Indexed]:

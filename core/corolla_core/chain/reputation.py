@@ -11,7 +11,7 @@ from eth_utils.crypto import keccak
 
 from corolla_core.chain.contract import Contract
 from corolla_core.chain.mined import Mined
-from corolla_core.chain.rpc import Chain
+from corolla_core.chain.rpc import Chain, hex_int
 from corolla_core.chain.sender import TransactionSender
 from corolla_core.protocol.errors import ConfigError, InvalidInput
 from corolla_core.protocol.ids import Address, Hash32, address_bytes
@@ -63,6 +63,35 @@ class Settlement:
 
 
 @dataclass(frozen=True, slots=True)
+class Seat:
+    """A validator's last commitment; epoch 0 when it never made one."""
+
+    epoch: int
+    commitment: Hash32
+    revealed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ratings:
+    """What was revealed of a node in an epoch and is not settled yet."""
+
+    count: int
+    stake: Nectar
+
+
+@dataclass(frozen=True, slots=True)
+class OracleParameters:
+    """`IReputationOracle.Parameters`. Seconds, 1/65535, and base units."""
+
+    commit_seconds: int
+    reveal_seconds: int
+    max_above: int
+    min_ratings: int
+    min_validator_stake: Nectar
+    min_total_stake: Nectar
+
+
+@dataclass(frozen=True, slots=True)
 class ScoreSheet:
     """A validator's scores of an epoch, in 1/65535: up to 64 nodes in ascending order, and the salt that hides them."""
 
@@ -98,11 +127,12 @@ class Reputation(Contract):
             raise ConfigError(f"network {chain.network.name} has no reputation oracle")
         super().__init__(chain, chain.network.reputation, sender)
 
-    async def commit(self, sheet: ScoreSheet) -> int:
-        """Commit to the sender's scores of the current epoch; returns the epoch. Keep the sheet, or it is missed."""
-        now = await self.now()
-        await self._send("commit", sheet.commitment(now.epoch, self.sender.address))
-        return now.epoch
+    async def commit(self, sheet: ScoreSheet, *, epoch: int | None = None) -> int:
+        """Commit to the sender's scores of `epoch`, the current one if unset; returns it. Keep the sheet, or it is
+        missed. Mined in another epoch's commit phase than meant it can never be revealed: `seat` then shows it."""
+        meant = (await self.now()).epoch if epoch is None else epoch
+        await self._send("commit", sheet.commitment(meant, self.sender.address))
+        return meant
 
     async def reveal(self, sheet: ScoreSheet) -> Mined:
         return await self._send("reveal", sheet.nodes, sheet.scores, sheet.salt)
@@ -110,6 +140,13 @@ class Reputation(Contract):
     async def settle(self, epoch: int, nodes: Sequence[Address]) -> Mined:
         """Settle up to 64 nodes of an epoch that is over."""
         return await self._send("settle", epoch, list(nodes))
+
+    async def settle_gas(self, epoch: int, nodes: Sequence[Address]) -> int:
+        """An estimate of the gas that `settle` takes. Raises TransactionReverted if it would fail, RpcRefused where it
+        is more than a block holds."""
+        data = self.abi.encode("settle", epoch, list(nodes))
+        message = {"from": self.sender.address, "to": self.address, "data": "0x" + data.hex()}
+        return hex_int(await self.chain.request("eth_estimateGas", message))
 
     async def scores(self, nodes: Sequence[Address]) -> dict[Address, NodeScore | None]:
         """The score of each node, None where none was ever settled; one call for every 256 nodes."""
@@ -124,6 +161,17 @@ class Reputation(Contract):
     async def settled(self, node: Address) -> Settlement | None:
         score, rank, ratings, clipped, epoch, stake = await self._read("settledOf", node)
         return Settlement(score, rank, ratings, clipped, epoch, Nectar(stake)) if epoch else None
+
+    async def seat(self, validator: Address) -> Seat:
+        epoch, commitment, revealed = await self._read("seatOf", validator)
+        return Seat(epoch, Hash32(commitment), revealed)
+
+    async def ratings(self, epoch: int, node: Address) -> Ratings:
+        count, stake = await self._read("ratingsOf", epoch, node)
+        return Ratings(count, Nectar(stake))
+
+    async def parameters(self) -> OracleParameters:
+        return OracleParameters(*await self._read("parameters"))
 
     async def missed(self, validator: Address) -> int:
         """How many of its commitments a validator never revealed."""

@@ -7,7 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar, assert_never
 
 from corolla_core.chain import events as on_chain
+from corolla_core.chain.justice import JusticeState, judged
 from corolla_core.protocol.ids import Address, Hash32, TrancheId
+
+#: The time until which a tombstoned node is jailed: the largest uint64.
+FOR_GOOD = 2**64 - 1
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -34,6 +38,11 @@ class NodeState:
     unbonding_at: int = 0
     jailed_until: int = 0
 
+    @property
+    def tombstoned(self) -> bool:
+        """Whether it is out for good."""
+        return self.jailed_until == FOR_GOOD
+
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
@@ -54,6 +63,7 @@ class NetworkState:
     fees: int = 0
     nodes: Mapping[Address, NodeState] = field(default_factory=dict)
     models: Mapping[Hash32, ModelState] = field(default_factory=dict)
+    justice: JusticeState = field(default_factory=JusticeState)
 
     @property
     def locked(self) -> int:
@@ -93,6 +103,22 @@ def apply(state: NetworkState, event: on_chain.Event) -> NetworkState:
         case on_chain.ModelPublished() | on_chain.ModelDeprecated() | on_chain.ModelTransferred():
             model = _model(state.models.get(event.model_id), event)
             return state if model is None else replace(state, models=_with(state.models, event.model_id, model))
+        case (
+            on_chain.FaultPunished()
+            | on_chain.OpeningChallenged()
+            | on_chain.OpeningAnswered()
+            | on_chain.OpeningExpired()
+            | on_chain.DisputeOpened()
+            | on_chain.JuryCalled()
+            | on_chain.JurorDrawn()
+            | on_chain.JuryDrawn()
+            | on_chain.VoteRevealed()
+            | on_chain.DisputeConcluded()
+            | on_chain.DisputeCredited()
+            | on_chain.JurorSettled()
+            | on_chain.ScoreSettled()
+        ):
+            return replace(state, justice=judged(state.justice, event))
         case _:
             return _escrow(state, event)
 

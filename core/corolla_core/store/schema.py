@@ -166,3 +166,27 @@ challenges = Table(
     Column("changed_at", BigInteger, nullable=False),
     Index(None, "node", "session_id"),
 )
+
+score_sheets = Table(
+    "score_sheets",
+    metadata,
+    Column("oracle", String(42), primary_key=True),
+    Column("validator", String(42), primary_key=True),
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("scores", LargeBinary, nullable=False),
+    Column("salt", LargeBinary(32), nullable=False),
+)
+
+redemptions = Table(
+    "redemptions",
+    metadata,
+    Column("tranche_id", LargeBinary(32), primary_key=True),
+    Column("payee", String(42), primary_key=True),
+    Column("cumulative", Amount, primary_key=True),
+    Column("receipt_head", LargeBinary(32), nullable=False),
+    Column("amount", Amount, nullable=False),
+    Column("burned", Amount, nullable=False),
+    Column("block", BigInteger, nullable=False),
+    Index(None, "receipt_head"),
+    Index(None, "block"),
+)

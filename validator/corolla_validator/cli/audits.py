@@ -96,17 +96,28 @@ def report(
     evidence: Annotated[
         str | None, typer.Option(help="Judge this evidence again (its hash), and say whether the verdict stands.")
     ] = None,
+    scores: Annotated[
+        bool,
+        typer.Option("--scores", help="Each node's score: what would be published now, and what was settled last."),
+    ] = False,
     last: Annotated[int, typer.Option(min=1, help="At most so many audits.")] = 50,
     model: Model = None,
+    network: NetworkOption = None,
     calibration: Calibration = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """What audits found. With --evidence exit status 3 unless judging it again gives the same verdict."""
     with errors():
-        settings = settings_of(model=model, calibration=calibration, data_dir=data_dir)
+        settings = settings_of(model=model, network=network, calibration=calibration, data_dir=data_dir)
         show = teller(as_json=as_json)
-        stands = _again(settings, evidence, show) if evidence is not None else _report(settings, node, last, show)
+        stands = True
+        if evidence is not None:
+            stands = _again(settings, evidence, show)
+        elif scores:
+            asyncio.run(_scores(settings, node, show))
+        else:
+            _report(settings, node, last, show)
     if not stands:
         raise typer.Exit(EXIT_FAULTY)
 
@@ -125,9 +136,12 @@ async def _run(settings: ValidatorSettings, tell: Any) -> None:
         tell({"event": "trouble", "error": error.code, "message": str(error)})
 
     async with validating(settings, chosen, folder_of(settings), signer_of(settings, chosen), tell=tell) as validator:
-        await validator.bar.join()
+        await validator.join()
         tell({"event": "ready", "model": validator.manifest.name, "model_root": validator.manifest.root.hex()})
-        await forever(validator.round, every=settings.every, stop=stop, told=told)
+        async with asyncio.TaskGroup() as duties:
+            duties.create_task(forever(validator.round, every=settings.every, stop=stop, told=told))
+            if validator.press is not None:  # on its own: no long audit may keep it from revealing in time
+                duties.create_task(forever(validator.press.round, every=validator.press.every, stop=stop, told=told))
 
 
 async def _audit(settings: ValidatorSettings, accounts: list[str], sessions: int, tell: Any) -> int:
@@ -157,7 +171,7 @@ async def _audit(settings: ValidatorSettings, accounts: list[str], sessions: int
     return failed
 
 
-def _report(settings: ValidatorSettings, node: str | None, last: int, show: Any) -> bool:
+def _report(settings: ValidatorSettings, node: str | None, last: int, show: Any) -> None:
     from corolla_core.protocol.ids import address
     from corolla_core.protocol.suspicion import Suspicion
     from corolla_core.store.store import Store
@@ -173,7 +187,22 @@ def _report(settings: ValidatorSettings, node: str | None, last: int, show: Any)
         events.append(audited(record, suspicions[record.node].standing))
     for event in events[-last:]:
         show(event)
-    return True
+
+
+async def _scores(settings: ValidatorSettings, node: str | None, show: Any) -> None:
+    from corolla_core.chain.rpc import Chain
+    from corolla_core.protocol.ids import address
+    from corolla_core.store.store import Store
+    from corolla_validator.score_report import score_rows
+
+    only = None if node is None else address(node)
+    async with (
+        await Chain.connect(network_of(settings)) as chain,
+        await asyncio.to_thread(Store.open, settings.store or folder_of(settings).store) as store,
+    ):
+        for row in await score_rows(chain, store, settings.terms):
+            if only in (None, row["node"]):
+                show(row)
 
 
 def _again(settings: ValidatorSettings, evidence: str, show: Any) -> bool:
