@@ -52,6 +52,12 @@ class ValidatorSettings(LayeredSettings):
     every: Annotated[float, Field(gt=0)] = 1.0
     evidence_bytes: Annotated[int, Field(ge=0)] = 2**30
     """how much evidence of passed audits is kept; that of failed ones is kept for good"""
+    possession_every: Annotated[float, Field(ge=0)] = 3600.0
+    """how often each node must show that it holds its weights; 0 for never"""
+    possession_bytes: Annotated[int, Field(ge=1, le=2**28)] = 2**27
+    """how many of its weights, each time"""
+    possession_rate: Annotated[int, Field(ge=2**20)] = 2**27
+    """how many bytes a second a node is expected to read and hash; it has as long as that takes, and two seconds"""
     threads: Annotated[int, Field(ge=1)] = 1
     data_dir: Path | None = None
     store: str | None = None

@@ -14,10 +14,13 @@ from corolla_core.chain.network import Network
 from corolla_core.chain.rpc import Chain
 from corolla_core.model.calibrated import Calibrated, shipped_calibration
 from corolla_core.model.checkpoint import Checkpoint, open_checkpoint
+from corolla_core.model.chunks import Chunks
 from corolla_core.model.manifest import Manifest
 from corolla_core.model.smollm import NAME, prepare_smollm
 from corolla_core.protocol.errors import ConfigError
+from corolla_core.protocol.possession import Pace
 from corolla_core.protocol.signature import Signer
+from corolla_core.protocol.span import Span
 from corolla_core.store.store import Store
 from corolla_core.swarm.directory import Directory
 from corolla_core.swarm.libp2p import Libp2p
@@ -28,7 +31,8 @@ from corolla_validator.config import ValidatorSettings
 from corolla_validator.evidence_folder import EvidenceFolder
 from corolla_validator.examiner import Examiner
 from corolla_validator.nodes import SwarmNodes
-from corolla_validator.ports import Tell
+from corolla_validator.ports import Lookup, Tell
+from corolla_validator.possession import SLACK_SECONDS, PossessionPlan, Possessions
 from corolla_validator.recent import RecentLookup
 from corolla_validator.rounds import Plan, Rounds
 
@@ -43,6 +47,8 @@ class Validator:
     manifest: Manifest
     rounds: Rounds
     bar: Bar
+    possessions: Possessions | None
+    """None where nodes are not asked to show their weights."""
 
     async def round(self) -> None:
         """One round of audits, and of a juror's duty. Raises as `Rounds.round` does."""
@@ -110,10 +116,11 @@ async def validating(
         examiner = Examiner(nodes, store, bench.auditor(), evidence, clock=time)
         try:
             bar = Bar(chain, signer, store, settings, tell=tell)
+            recent = RecentLookup(directory)
             rounds = Rounds(
                 model_root=bench.manifest.root,
                 num_blocks=bench.manifest.num_blocks,
-                directory=RecentLookup(directory),
+                directory=recent,
                 nodes=nodes,
                 beacons=ChainBeacons(chain),
                 store=store,
@@ -125,8 +132,29 @@ async def validating(
             )
             bar.asks(rounds)
             await rounds.load()
-            yield Validator(directory, nodes, store, bench.manifest, rounds, bar)
+            possessions = None
+            if settings.possession_every:
+                possessions = await asyncio.to_thread(_possessions, settings, bench, recent, nodes, store, tell)
+            yield Validator(directory, nodes, store, bench.manifest, rounds, bar, possessions)
         finally:
             await nodes.close()
             await libp2p.stop()
             await directory.stop()
+
+
+def _possessions(
+    settings: ValidatorSettings, bench: Bench, directory: Lookup, nodes: SwarmNodes, store: Store, tell: Tell
+) -> Possessions:
+    pace = Pace(settings.possession_rate, SLACK_SECONDS)
+    return Possessions(
+        Chunks(bench.checkpoint, Span(0, bench.manifest.num_blocks)),
+        model_root=bench.manifest.root,
+        num_blocks=bench.manifest.num_blocks,
+        directory=directory,
+        nodes=nodes,
+        store=store,
+        clock=time,
+        rng=secrets.SystemRandom(),
+        tell=tell,
+        plan=PossessionPlan(settings.possession_every, settings.possession_bytes, pace),
+    )

@@ -7,7 +7,7 @@ from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData
 from corolla_core.store.amount import Amount
 
 #: The newest migration. A database that says it is here needs no migrating, nor Alembic imported.
-HEAD = "0003"
+HEAD = "0007"
 
 metadata = MetaData(
     naming_convention={
@@ -154,4 +154,22 @@ audits = Table(
     Column("finding", LargeBinary, nullable=False),
     Column("audited_at", BigInteger, nullable=False),
     Index(None, "node", "audited_at"),
+)
+
+possessions = Table(
+    "possessions",
+    metadata,
+    Column("salt", LargeBinary(32), primary_key=True),
+    Column("node", String(42), nullable=False),
+    Column("span_start", Integer, nullable=False),
+    Column("span_end", Integer, nullable=False),
+    Column("chunks", Integer, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("outcome", String(20), nullable=False),
+    Column("missing", Integer, nullable=False),
+    Column("deadline_ms", BigInteger, nullable=False),
+    Column("taken_ms", BigInteger, nullable=True),
+    Column("why", String(200), nullable=False),
+    Column("asked_at", BigInteger, nullable=False),
+    Index(None, "node", "asked_at"),
 )

@@ -23,6 +23,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from corolla_core.protocol.possession import MOST_CHUNKS
+
 Hash = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Account = Annotated[bytes, Meta(min_length=20, max_length=20)]
 Session = Annotated[bytes, Meta(min_length=16, max_length=16)]
@@ -210,6 +212,22 @@ class Opening(Message, frozen=True):
     tensor: Tensor
 
 
+class AskPossession(Message, frozen=True):
+    """Anyone to node: show that you hold these chunks of the weights, each named by its block and its place there (see
+    `protocol.possession`)."""
+
+    model_root: Hash
+    salt: Hash
+    chunks: Annotated[list[tuple[Count, Count]], Meta(min_length=1, max_length=MOST_CHUNKS)]
+
+
+class Possession(Message, frozen=True):
+    """Node's answer to AskPossession: a digest for each chunk, in the order asked."""
+
+    salt: Hash
+    digests: Annotated[list[Hash], Meta(max_length=MOST_CHUNKS)]
+
+
 class Close(Message, frozen=True):
     session: Session
 
@@ -279,6 +297,8 @@ AnyMessage = (
     | Receipt
     | AskOpening
     | Opening
+    | AskPossession
+    | Possession
     | Close
     | Closed
     | Fault

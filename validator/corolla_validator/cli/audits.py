@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from corolla_core.config import home, keystore_path, load_settings, setup_logging
 from corolla_core.protocol.errors import ConfigError, CorollaError, KeystoreError
@@ -96,13 +97,15 @@ def report(
     evidence: Annotated[
         str | None, typer.Option(help="Judge this evidence again (its hash), and say whether the verdict stands.")
     ] = None,
-    last: Annotated[int, typer.Option(min=1, help="At most so many audits.")] = 50,
+    last: Annotated[int, typer.Option(min=1, help="At most so many of each.")] = 50,
     model: Model = None,
     calibration: Calibration = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """What audits found. With --evidence exit status 3 unless judging it again gives the same verdict."""
+    """What audits found, and what nodes showed of their weights.
+
+    With --evidence exit status 3 unless judging it again gives the same verdict."""
     with errors():
         settings = settings_of(model=model, calibration=calibration, data_dir=data_dir)
         show = teller(as_json=as_json)
@@ -127,7 +130,10 @@ async def _run(settings: ValidatorSettings, tell: Any) -> None:
     async with validating(settings, chosen, folder_of(settings), signer_of(settings, chosen), tell=tell) as validator:
         await validator.bar.join()
         tell({"event": "ready", "model": validator.manifest.name, "model_root": validator.manifest.root.hex()})
-        await forever(validator.round, every=settings.every, stop=stop, told=told)
+        duties = [validator.round] + ([validator.possessions.round] if validator.possessions is not None else [])
+        async with asyncio.TaskGroup() as tasks:
+            for duty in duties:
+                tasks.create_task(forever(duty, every=settings.every, stop=stop, told=told))
 
 
 async def _audit(settings: ValidatorSettings, accounts: list[str], sessions: int, tell: Any) -> int:
@@ -159,19 +165,29 @@ async def _audit(settings: ValidatorSettings, accounts: list[str], sessions: int
 
 def _report(settings: ValidatorSettings, node: str | None, last: int, show: Any) -> bool:
     from corolla_core.protocol.ids import address
+    from corolla_core.protocol.possession import Doubt
     from corolla_core.protocol.suspicion import Suspicion
+    from corolla_core.store.possessions import PossessionLog
     from corolla_core.store.store import Store
     from corolla_core.store.validator_store import ValidatorStore
+    from corolla_validator.possession import possession_event
     from corolla_validator.rounds import audited
 
+    account = None if node is None else address(node)
     with Store.open(settings.store or folder_of(settings).store) as store:
-        records = ValidatorStore(store).audits(node=None if node is None else address(node))
+        records = ValidatorStore(store).audits(node=account)
+        asked = PossessionLog(store).records(node=account)
     suspicions: dict[str, Suspicion] = {}
     events = []
     for record in records:
         suspicions[record.node] = suspicions.get(record.node, Suspicion()).after(record.verdict, record.input_digest)
         events.append(audited(record, suspicions[record.node].standing))
-    for event in events[-last:]:
+    doubts: dict[str, Doubt] = {}
+    shown = []
+    for found in asked:
+        doubts[found.node] = doubts.get(found.node, Doubt()).after(found.outcome)
+        shown.append(possession_event(found, doubted=doubts[found.node].doubted))
+    for event in events[-last:] + shown[-last:]:
         show(event)
     return True
 
@@ -256,9 +272,14 @@ def teller(*, as_json: bool) -> Any:
             return
         rest = {name: value for name, value in event.items() if name != "event" and value not in (None, [], "")}
         words = "  ".join(f"{name} {_short(value)}" for name, value in rest.items())
-        colour = {"failed": "red", "passed": "green", "withheld": "red", "fork": "red", "trouble": "yellow"}
+        colour = {
+            "failed": "red", "passed": "green", "withheld": "red", "fork": "red", "trouble": "yellow",
+            "held": "green", "wrong": "red", "late": "yellow", "refused": "yellow",
+        }  # fmt: skip
         state = str(event.get("outcome") or event["event"])
-        out.print(f"[{colour.get(state, 'default')}]{event['event']}[/]  {words}", highlight=False, soft_wrap=True)
+        # What nodes say of themselves is among the words: none of it may be taken for a style.
+        name = f"[{colour.get(state, 'default')}]{event['event']}[/]"
+        out.print(f"{name}  {escape(words)}", highlight=False, soft_wrap=True)
 
     return tell
 
