@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from fake_blocks import FakeWeights
 from signed_sessions import signer, tiny_llama
+from typer.testing import CliRunner
 
 from corolla_core.model.checkpoint import Checkpoint
 from corolla_core.model.chunks import Chunks
@@ -31,13 +33,15 @@ from corolla_core.protocol.ids import Hash32, ModelRoot
 from corolla_core.protocol.possession import TRIES, Held, Pace
 from corolla_core.protocol.receipt import NumericClass
 from corolla_core.protocol.span import Span
-from corolla_core.store.possessions import PossessionLog
+from corolla_core.protocol.units import UnixTime
+from corolla_core.store.possessions import PossessionLog, PossessionRecord
 from corolla_core.store.store import Store
 from corolla_core.swarm.announcement import Announcement, NodeState
 from corolla_core.swarm.connection import Connection
 from corolla_core.swarm.listener import Listener
 from corolla_core.swarm.messages import AnyMessage, AskPossession, Fault, Possession, Receipts
 from corolla_validator.cli.audits import teller
+from corolla_validator.cli.main import app
 from corolla_validator.nodes import SwarmNodes
 from corolla_validator.possession import AGAIN_SECONDS, PossessionPlan, Possessions
 
@@ -341,3 +345,28 @@ async def test_its_own_lost_checkpoint_is_no_nodes_fault(tmp_path: Path) -> None
             node.answer = answers
             await world.ask()
         assert world.outcomes(node) == ["held"]
+
+
+def test_the_report_shows_what_nodes_showed_and_who_is_in_doubt(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "books.db") as store:
+        log = PossessionLog(store)
+        for number, (name, outcome) in enumerate([("a", Held.WRONG)] * TRIES + [("b", Held.HELD)]):
+            log.record(
+                PossessionRecord(
+                    salt=Hash32(bytes([number]) * 32), node=signer(name).address, span=SPAN, chunks=4, size=2**20,
+                    outcome=outcome, missing=4 if outcome is Held.WRONG else 0, deadline_ms=2000, taken_ms=500, why="",
+                    asked_at=UnixTime(1_800_000_000 + number),
+                )
+            )  # fmt: skip
+    found = CliRunner().invoke(app, ["report", "--json", f"--data-dir={tmp_path}"])
+    assert found.exit_code == 0
+    shown = [json.loads(line) for line in found.stdout.splitlines()]
+    assert [(each["node"], each["outcome"], each["doubted"]) for each in shown] == [
+        (signer("a").address, "wrong", False),
+        (signer("a").address, "wrong", False),
+        (signer("a").address, "wrong", True),
+        (signer("b").address, "held", False),
+    ]
+    assert shown[0]["tells_below"] == 0.5
+    only = CliRunner().invoke(app, ["report", "--json", f"--data-dir={tmp_path}", f"--node={signer('b').address}"])
+    assert [json.loads(line)["outcome"] for line in only.stdout.splitlines()] == ["held"]

@@ -15,12 +15,14 @@ from corolla_core.chain.rpc import Chain
 from corolla_core.model.calibrated import Calibrated, shipped_calibration
 from corolla_core.model.checkpoint import Checkpoint, open_checkpoint
 from corolla_core.model.chunks import Chunks
+from corolla_core.model.home import models_dir
 from corolla_core.model.manifest import Manifest
 from corolla_core.model.smollm import NAME, prepare_smollm
 from corolla_core.protocol.errors import ConfigError
 from corolla_core.protocol.possession import Pace
 from corolla_core.protocol.signature import Signer
 from corolla_core.protocol.span import Span
+from corolla_core.protocol.units import Wei, nectar_from_text
 from corolla_core.store.store import Store
 from corolla_core.swarm.directory import Directory
 from corolla_core.swarm.libp2p import Libp2p
@@ -33,8 +35,15 @@ from corolla_validator.examiner import Examiner
 from corolla_validator.nodes import SwarmNodes
 from corolla_validator.ports import Lookup, Tell
 from corolla_validator.possession import SLACK_SECONDS, PossessionPlan, Possessions
+from corolla_validator.probe_client import ClientProgram
+from corolla_validator.probe_purse import ChainPurse
+from corolla_validator.probes import Material, ProbePlan, Probes
 from corolla_validator.recent import RecentLookup
 from corolla_validator.rounds import Plan, Rounds
+from corolla_validator.texts import prose
+
+ACCOUNTS = 4
+"""that probe at a time"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,8 @@ class Validator:
     bar: Bar
     possessions: Possessions | None
     """None where nodes are not asked to show their weights."""
+    probes: Probes | None
+    """None where none are wanted."""
 
     async def round(self) -> None:
         """One round of audits, and of a juror's duty. Raises as `Rounds.round` does."""
@@ -70,6 +81,11 @@ class Folder:
     def evidence(self) -> Path:
         return self.path / "evidence"
 
+    @property
+    def probes(self) -> Path:
+        """The homes of the accounts that probe."""
+        return self.path / "probes"
+
 
 @dataclass(frozen=True, slots=True)
 class Bench:
@@ -78,6 +94,8 @@ class Bench:
     checkpoint: Checkpoint
     manifest: Manifest
     calibrated: Calibrated
+    ref: str
+    """What the checkpoint is opened by."""
 
     def auditor(self) -> Auditor:
         return Auditor.of(self.checkpoint, self.manifest, self.calibrated.calibration)
@@ -91,19 +109,26 @@ def open_bench(settings: ValidatorSettings) -> Bench:
     checkpoint = open_checkpoint(ref)
     manifest = Manifest.beside(checkpoint)
     if settings.calibration is None:
-        return Bench(checkpoint, manifest, shipped_calibration(manifest.root))
+        return Bench(checkpoint, manifest, shipped_calibration(manifest.root), ref)
     try:
         text = settings.calibration.read_bytes()
     except OSError as error:
         raise ConfigError(f"no calibration: {error}") from None
-    return Bench(checkpoint, manifest, Calibrated.from_json(text))
+    return Bench(checkpoint, manifest, Calibrated.from_json(text), ref)
 
 
 @asynccontextmanager
 async def validating(
-    settings: ValidatorSettings, network: Network, folder: Folder, signer: Signer | None, *, tell: Tell
+    settings: ValidatorSettings,
+    network: Network,
+    folder: Folder,
+    signer: Signer | None,
+    *,
+    purse: Signer | None = None,
+    tell: Tell,
 ) -> AsyncIterator[Validator]:
-    """Raises what `open_bench` does, ChainError, NetworkError when no bootstrap peer answers, StoreError."""
+    """`purse` pays for probes. Raises what `open_bench` does, ConfigError where that is `signer` too, ChainError,
+    NetworkError when no bootstrap peer answers, StoreError."""
     bench = await asyncio.to_thread(open_bench, settings)
     async with (
         await Chain.connect(network) as chain,
@@ -135,7 +160,13 @@ async def validating(
             possessions = None
             if settings.possession_every:
                 possessions = await asyncio.to_thread(_possessions, settings, bench, recent, nodes, store, tell)
-            yield Validator(directory, nodes, store, bench.manifest, rounds, bar, possessions)
+            probes = None
+            if purse is not None and settings.probes_per_hour:
+                staked = None if signer is None else signer.address
+                given = ChainPurse(chain, purse, staked=staked, gas=Wei(settings.probe_gas))
+                probes = _probes(settings, network, bench, folder, recent, given, rounds, store, tell)
+                await probes.load()
+            yield Validator(directory, nodes, store, bench.manifest, rounds, bar, possessions, probes)
         finally:
             await nodes.close()
             await libp2p.stop()
@@ -157,4 +188,48 @@ def _possessions(
         rng=secrets.SystemRandom(),
         tell=tell,
         plan=PossessionPlan(settings.possession_every, settings.possession_bytes, pace),
+    )
+
+
+def _probes(
+    settings: ValidatorSettings,
+    network: Network,
+    bench: Bench,
+    folder: Folder,
+    directory: Lookup,
+    purse: ChainPurse,
+    rounds: Rounds,
+    store: Store,
+    tell: Tell,
+) -> Probes:
+    tokenizer = bench.checkpoint.tokenizer()
+    chat = bool(getattr(tokenizer, "chat_template", None))
+
+    def count(text: str) -> int:
+        if not chat:
+            return len(tokenizer(text)["input_ids"])
+        asked = [{"role": "user", "content": text}]
+        return len(tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=True)["input_ids"])
+
+    ref = str(Path(bench.ref).absolute()) if Path(bench.ref).is_dir() else bench.ref
+    return Probes(
+        ClientProgram(folder.probes, network, ref, models=models_dir(), raw=not chat, command=settings.probe_client),
+        purse,
+        rounds,
+        model_root=bench.manifest.root,
+        num_blocks=bench.manifest.num_blocks,
+        directory=directory,
+        store=store,
+        material=Material(folder.probes / "material.txt", first=prose()),
+        count=count,
+        clock=time,
+        rng=secrets.SystemRandom(),
+        tell=tell,
+        plan=ProbePlan(
+            settings.probes_per_hour,
+            daily=nectar_from_text(settings.probe_daily),
+            deposit=nectar_from_text(settings.probe_deposit),
+            pool=ACCOUNTS,
+            life=settings.probe_life,
+        ),
     )

@@ -7,7 +7,7 @@ from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData
 from corolla_core.store.amount import Amount
 
 #: The newest migration. A database that says it is here needs no migrating, nor Alembic imported.
-HEAD = "0007"
+HEAD = "0008"
 
 metadata = MetaData(
     naming_convention={
@@ -172,4 +172,23 @@ possessions = Table(
     Column("why", String(200), nullable=False),
     Column("asked_at", BigInteger, nullable=False),
     Index(None, "node", "asked_at"),
+)
+
+probe_accounts = Table(
+    "probe_accounts",
+    metadata,
+    Column("account", String(42), primary_key=True),
+    Column("deposit", Amount, nullable=False),
+    Column("funded_at", BigInteger, nullable=False),
+    Column("ends_at", BigInteger, nullable=False),
+    Index(None, "funded_at"),
+)
+
+probe_sessions = Table(
+    "probe_sessions",
+    metadata,
+    Column("session_id", LargeBinary(16), primary_key=True),
+    Column("account", String(42), nullable=False),
+    Column("judged_at", BigInteger, nullable=True),
+    Index(None, "account"),
 )

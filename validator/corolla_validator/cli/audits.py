@@ -55,6 +55,14 @@ def run(
     stake: Annotated[
         str | None, typer.Option(help="Tokens to stake as a juror, with --account. [default: 100]")
     ] = None,
+    probes_per_hour: Annotated[
+        float | None, typer.Option(help="Order so many answers an hour as a client would, to judge them. [default: 0]")
+    ] = None,
+    probe_purse: Annotated[
+        Path | None, typer.Option(help="Keystore that pays for probes: one nobody can tell is yours.")
+    ] = None,
+    probe_password_file: Annotated[Path | None, typer.Option(help="File with its password.")] = None,
+    probe_daily: Annotated[str | None, typer.Option(help="Tokens for probes in any 24 hours. [default: 5]")] = None,
     calibration: Calibration = None,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -63,7 +71,8 @@ def run(
     with errors():
         settings = settings_of(
             model=model, network=network, probability=probability, account=account, password_file=password_file,
-            stake=stake, calibration=calibration, data_dir=data_dir,
+            stake=stake, calibration=calibration, data_dir=data_dir, probes_per_hour=probes_per_hour,
+            probe_purse=probe_purse, probe_password_file=probe_password_file, probe_daily=probe_daily,
         )  # fmt: skip
         asyncio.run(_run(settings, teller(as_json=as_json)))
 
@@ -127,10 +136,11 @@ async def _run(settings: ValidatorSettings, tell: Any) -> None:
     def told(error: CorollaError) -> None:
         tell({"event": "trouble", "error": error.code, "message": str(error)})
 
-    async with validating(settings, chosen, folder_of(settings), signer_of(settings, chosen), tell=tell) as validator:
+    signer, purse = signer_of(settings, chosen), purse_of(settings, chosen)
+    async with validating(settings, chosen, folder_of(settings), signer, purse=purse, tell=tell) as validator:
         await validator.bar.join()
         tell({"event": "ready", "model": validator.manifest.name, "model_root": validator.manifest.root.hex()})
-        duties = [validator.round] + ([validator.possessions.round] if validator.possessions is not None else [])
+        duties = [validator.round, *(extra.round for extra in (validator.possessions, validator.probes) if extra)]
         async with asyncio.TaskGroup() as tasks:
             for duty in duties:
                 tasks.create_task(forever(duty, every=settings.every, stop=stop, told=told))
@@ -247,18 +257,33 @@ def network_of(settings: ValidatorSettings) -> Network:
 
 def signer_of(settings: ValidatorSettings, network: Network) -> Signer | None:
     """Raises KeystoreError."""
+    return _opened(settings.account, settings.password_file, network, flags=("--account", "--password-file"))
+
+
+def purse_of(settings: ValidatorSettings, network: Network) -> Signer | None:
+    """Who pays for probes. Raises KeystoreError, ConfigError where probes are wanted and nobody pays."""
+    if not settings.probes_per_hour:
+        return None
+    if settings.probe_purse is None:
+        raise ConfigError("probes cost money: name who pays with --probe-purse")
+    flags = ("--probe-purse", "--probe-password-file")
+    return _opened(settings.probe_purse, settings.probe_password_file, network, flags=flags)
+
+
+def _opened(
+    keystore: Path | None, password_file: Path | None, network: Network, *, flags: tuple[str, str]
+) -> Signer | None:
     from corolla_core.chain.keystore import load_account
 
-    if settings.account is None:
+    if keystore is None:
         return None
-    if settings.password_file is None:
-        raise KeystoreError("--account needs --password-file")
-    path = keystore_path(settings.account)
+    if password_file is None:
+        raise KeystoreError(f"{flags[0]} needs {flags[1]}")
     try:
-        password = settings.password_file.read_text().splitlines()[0]
+        password = password_file.read_text().splitlines()[0]
     except (OSError, IndexError):
-        raise KeystoreError(f"no password in {settings.password_file}") from None
-    return load_account(path, password, chain_id=network.chain_id)
+        raise KeystoreError(f"no password in {password_file}") from None
+    return load_account(keystore_path(keystore), password, chain_id=network.chain_id)
 
 
 def teller(*, as_json: bool) -> Any:
