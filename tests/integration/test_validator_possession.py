@@ -283,6 +283,7 @@ NONSENSE: dict[str, tuple[Answer, Held]] = {
     "draining": (refuses(Draining("going")), Held.REFUSED),
     "the validator's own troubles": (refuses(StoreError("yours is full", reason="full")), Held.REFUSED),
     "a timeout it made up": (refuses(PeerTimeout("slow")), Held.LATE),
+    "letters no database and no terminal should get": (refuses(Draining("\0\x1b[2J\n")), Held.REFUSED),
     "markup and length": (refuses(MalformedMessage("[/red]" * 80)), Held.REFUSED),
 }
 
@@ -299,6 +300,7 @@ async def test_whatever_a_node_answers_is_its_own_outcome_and_harms_no_other(wor
     (found,) = world.log.records(node=bad.signer.address)
     assert found.missing == found.chunks
     assert len(found.why) <= 200
+    assert found.why.isprintable()
     show = teller(as_json=False)
     for event in world.events:
         show(event)

@@ -165,7 +165,8 @@ class Possessions:
             missing=missing,
             deadline_ms=round(1000 * deadline),
             taken_ms=None if taken is None else round(1000 * taken),
-            why=why,
+            # It goes into a database and onto a terminal, and the node chose it.
+            why="".join(letter if letter.isprintable() else "?" for letter in why),
             asked_at=UnixTime(int(asked_at)),
         )
 

@@ -140,10 +140,15 @@ async def _run(settings: ValidatorSettings, tell: Any) -> None:
     async with validating(settings, chosen, folder_of(settings), signer, purse=purse, tell=tell) as validator:
         await validator.bar.join()
         tell({"event": "ready", "model": validator.manifest.name, "model_root": validator.manifest.root.hex()})
-        duties = [validator.round, *(extra.round for extra in (validator.possessions, validator.probes) if extra)]
         async with asyncio.TaskGroup() as tasks:
-            for duty in duties:
-                tasks.create_task(forever(duty, every=settings.every, stop=stop, told=told))
+            extras = [
+                tasks.create_task(forever(extra.round, every=settings.every, stop=stop, told=told))
+                for extra in (validator.possessions, validator.probes)
+                if extra is not None
+            ]
+            await forever(validator.round, every=settings.every, stop=stop, told=told)
+            for each in extras:  # a probe may take minutes
+                each.cancel()
 
 
 async def _audit(settings: ValidatorSettings, accounts: list[str], sessions: int, tell: Any) -> int:
