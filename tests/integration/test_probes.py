@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -59,6 +60,7 @@ def test_no_more_is_given_in_a_day_than_a_days_money(store: Store, database: str
         assert ProbeLog(again).fund(given_to(4, at=NOW + 120, deposit=DEPOSIT // 2), daily=daily)
     assert not log.fund(given_to(5, at=NOW + DAY_SECONDS - 1), daily=daily)
     assert log.fund(given_to(6, at=NOW + DAY_SECONDS), daily=daily)  # the first is a day ago
+    assert log.given(at=UnixTime(NOW + DAY_SECONDS)) == 2 * DEPOSIT + DEPOSIT // 2
     assert [each.account for each in log.accounts(at=UnixTime(NOW))] == [account(n) for n in (1, 2, 4, 6)]
 
 
@@ -188,8 +190,9 @@ class World:
 
 
 @pytest.fixture
-def world(store: Store, tmp_path: Path) -> World:
-    return World(store, tmp_path)
+def world(tmp_path: Path) -> Iterator[World]:
+    with Store.open(tmp_path / "books.db") as store:
+        yield World(store, tmp_path)
 
 
 @pytest.mark.anyio
@@ -223,6 +226,7 @@ async def test_a_days_money_is_not_passed_by_starting_again(world: World) -> Non
         world.fresh(per_hour=36.0, daily=2 * DEPOSIT, seed=seed)
         await world.passes(60, every=60.0)
     assert 0 < sum(world.purse.given) <= 2 * DEPOSIT
+    assert world.program.made == len(world.purse.given)  # no keys are made for nothing
     assert {"event": "probe", "outcome": "no money left for today"} in world.events
     world.now += DAY_SECONDS
     await world.passes(20, every=60.0)

@@ -161,15 +161,16 @@ class Probes:
     async def _new_account(self, now: UnixTime) -> Address | None:
         # No two get the same, and none a sum that the others' could be told by.
         deposit = Nectar(self._plan.deposit * self._rng.randint(50, 150) // 100)
-        if not await self._purse.holds(deposit):
-            self._tell({"event": "probe", "outcome": "the purse is empty"})
+        given = await self._store.run(lambda: self._log.given(at=now))
+        if given + deposit > self._plan.daily or not await self._purse.holds(deposit):
+            why = "no money left for today" if given + deposit > self._plan.daily else "the purse is empty"
+            self._tell({"event": "probe", "outcome": why})
             return None
         account = await asyncio.to_thread(self._program.new_account)
         ends_at = UnixTime(now + int(self._plan.life * self._rng.uniform(0.5, 1.5)))
         planned = ProbeAccount(account, deposit, now, ends_at)
         if not await self._store.run(lambda: self._log.fund(planned, daily=self._plan.daily)):
-            self._tell({"event": "probe", "outcome": "no money left for today"})
-            return None
+            return None  # another process with these books was quicker
         try:
             await self._purse.give(account, deposit)
             await self._program.deposit(account, deposit)

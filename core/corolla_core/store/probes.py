@@ -47,9 +47,7 @@ class ProbeLog:
         whatever became of it: a crash costs probes, not money."""
 
         def work(connection: Connection) -> bool:
-            since = planned.funded_at - DAY_SECONDS
-            given = connection.execute(select(probe_accounts.c.deposit).where(probe_accounts.c.funded_at > since))
-            if sum(row.deposit for row in given) + planned.deposit > daily:
+            if _given(connection, planned.funded_at) + planned.deposit > daily:
                 return False
             connection.execute(
                 probe_accounts.insert().values(
@@ -62,6 +60,11 @@ class ProbeLog:
             return True
 
         return self._store.atomically(work)
+
+    def given(self, *, at: UnixTime) -> Nectar:
+        """How much was noted in the 24 hours before."""
+        with self._store.transaction() as connection:
+            return _given(connection, at)
 
     def accounts(self, *, at: UnixTime) -> list[ProbeAccount]:
         """Those that probe at a time, oldest first."""
@@ -136,6 +139,11 @@ def sessions_in(store: Store) -> list[SessionId]:
     with store.transaction() as connection:
         rows = connection.execute(select(receipts.c.session_id).distinct()).all()
     return [SessionId(bytes(row.session_id)) for row in rows]
+
+
+def _given(connection: Connection, at: UnixTime) -> Nectar:
+    since = probe_accounts.c.funded_at > at - DAY_SECONDS
+    return Nectar(sum(connection.execute(select(probe_accounts.c.deposit).where(since)).scalars()))
 
 
 def _lengths(chain: list[Receipt]) -> Lengths:
