@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from hashlib import sha256
 from typing import Any
 
 import torch
 
+from corolla_core.protocol.errors import CorollaError, InvalidInput, NotServed
+from corolla_core.protocol.ids import Address, Hash32
+from corolla_core.protocol.possession import possession_digest
 from corolla_core.protocol.span import Span
 
 HIDDEN = 4
+
+
+class FakeWeights:
+    """Weights of which every block has four chunks of 32 bytes; `nbytes` is what it says they take."""
+
+    def __init__(self, span: Span, *, nbytes: int = 32) -> None:
+        self.span = span
+        self.nbytes = nbytes
+        self.failing: CorollaError | None = None
+        self.before_reading: Callable[[], None] = lambda: None
+
+    def count(self, block: int) -> int:
+        if block not in self.span.blocks():
+            raise NotServed("no such block")
+        return 4
+
+    def size(self, chunk: tuple[int, int]) -> int:
+        if not 0 <= chunk[1] < self.count(chunk[0]):
+            raise InvalidInput("no such chunk")
+        return self.nbytes
+
+    def digests(self, account: Address, salt: Hash32, chunks: Sequence[tuple[int, int]]) -> list[Hash32]:
+        self.before_reading()
+        if self.failing is not None:
+            raise self.failing
+        return [possession_digest(account, salt, sha256(b"%d %d" % tuple(chunk)).digest()) for chunk in chunks]
 
 
 class FakeCache:

@@ -17,7 +17,7 @@ from typing import Any
 from weakref import finalize
 
 import torch
-from fake_blocks import HIDDEN, FakeBlocks
+from fake_blocks import HIDDEN, FakeBlocks, FakeWeights
 
 from corolla_core.model.tensors import from_wire, to_wire
 from corolla_core.protocol.errors import (
@@ -67,7 +67,7 @@ from corolla_node.desk import Desk, Policy
 from corolla_node.kv_pool import KvPool
 from corolla_node.links import Links
 from corolla_node.paybook import Paybook
-from corolla_node.ports import Blocks, Dialer, LinkHandler
+from corolla_node.ports import Blocks, Dialer, LinkHandler, Weights
 from corolla_node.receipts import Issuer, signing_thread
 from corolla_node.scheduler import Scheduler
 from corolla_node.server import Offer, Server
@@ -257,6 +257,7 @@ async def running_node(
     disk: FakeDisk | None = None,
     clock: Callable[[], float] = time,
     blocks: Blocks | None = None,
+    weights: Weights | None = None,
 ) -> AsyncIterator[FakeNode]:
     """A node with fake blocks that serves until the block ends."""
     identity, disk, blocks = signer(name), disk or FakeDisk(), blocks or FakeBlocks(span)
@@ -292,6 +293,7 @@ async def running_node(
             lambda part: Hash32(sha256(str(part).encode()).digest()),
             NumericClass.FP32,
             Price(PRICE),
+            weights or FakeWeights(span),
         )
         server = Server(offer, desk, kv=kv, tasks=tasks)
         endpoint = Endpoint(address_bytes(identity.address), name, 1, b"c" * 32, "")

@@ -21,6 +21,7 @@ from corolla_core.chain.rpc import Chain
 from corolla_core.chain.sender import TransactionSender
 from corolla_core.chain.token import Token
 from corolla_core.model.checkpoint import Checkpoint
+from corolla_core.model.chunks import Chunks
 from corolla_core.model.manifest import Manifest
 from corolla_core.protocol.errors import ConfigError
 from corolla_core.protocol.ids import ZERO_ADDRESS, address
@@ -140,6 +141,7 @@ async def run_node(
             manifest.weight_root,
             NUMERIC_CLASS[settings.dtype],
             Price(settings.price),
+            await asyncio.to_thread(Chunks, checkpoint, span),
         )
         libp2p = Libp2p(directory)
         stack.push_async_callback(libp2p.stop)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -19,6 +19,18 @@ from corolla_core.swarm.messages import AnyMessage, Endpoint
 
 Clock = Callable[[], float]
 """Seconds since the epoch, with a fraction; `time.time` outside tests."""
+
+
+class Weights(Protocol):
+    """The weights of the blocks it serves, on disk as the checkpoint stores them, in chunks; see `model.chunks`."""
+
+    def size(self, chunk: tuple[int, int]) -> int:
+        """Bytes in the (block, index) chunk. Raises NotServed or InvalidInput where it has none such. Never blocks."""
+        ...
+
+    def digests(self, account: Address, salt: Hash32, chunks: Sequence[tuple[int, int]]) -> list[Hash32]:
+        """See `protocol.possession`. Raises ModelError where they cannot be read any more. Blocks."""
+        ...
 
 
 class Cache(Protocol):

@@ -37,6 +37,7 @@ from corolla_core.swarm.messages import (
     AnyMessage,
     Ask,
     AskOpening,
+    AskPossession,
     AskReceipts,
     Branch,
     Close,
@@ -59,7 +60,8 @@ from corolla_node.feed import Feed
 from corolla_node.kept_rows import kept_bytes
 from corolla_node.kv_pool import KvPool, Share
 from corolla_node.openings import Openings
-from corolla_node.ports import Blocks, Link
+from corolla_node.ports import Blocks, Link, Weights
+from corolla_node.possession import Possessions
 from corolla_node.session import Session
 from corolla_node.steps import Agreement
 
@@ -71,7 +73,8 @@ _MAX_OPENING_EACH = 8
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What this node serves, and at what price. `weight_root` gives the root of any part of its span."""
+    """What this node serves, and at what price. `weight_root` gives the root of any part of its span, `weights` what it
+    is the root of."""
 
     account: Address
     model_root: ModelRoot
@@ -79,6 +82,7 @@ class Offer:
     weight_root: Callable[[Span], Hash32]
     numeric_class: NumericClass
     price: Price
+    weights: Weights
 
 
 class Server:
@@ -94,6 +98,9 @@ class Server:
         self._kv = kv
         self._tasks = Errands(tasks)
         self._openings = Openings(desk.archive, desk.memory.place, tasks=self._tasks, clock=desk.loop.time)
+        self._possessions = Possessions(
+            offer.account, offer.model_root, offer.weights, tasks=self._tasks, clock=desk.loop.time
+        )
         self._sessions: dict[SessionId, Session] = {}
         self._ending: dict[SessionId, Session] = {}
         self._last_receipts: set[asyncio.Future[None]] = set()
@@ -154,6 +161,8 @@ class Server:
                     self._close(conn, message)
                 case AskOpening():
                     self._openings.ask(conn, message)
+                case AskPossession():
+                    self._possessions.ask(conn, message)
                 case Ask():
                     conn.send(self.info())
                 case AskReceipts():
@@ -177,6 +186,7 @@ class Server:
     def close(self) -> None:
         """Once nobody can ask any more. Waits for what is being read from the disk."""
         self._openings.close()
+        self._possessions.close()
 
     async def drain(self, patience: float) -> None:
         """Take no new session; return when the last has ended, or end them after `patience` seconds. All receipts have

@@ -49,6 +49,17 @@ async def test_every_cheat_is_found_and_the_honest_node_passes(liars: Devnet) ->
         assert outcomes[accounts[name]] == ("failed", "quarantined"), cheat
 
 
+async def test_all_of_them_hold_their_weights_which_is_not_computing_with_them(liars: Devnet) -> None:
+    (validator,) = liars.validators
+    nodes = {node.account for node in liars.nodes}
+
+    async def shown() -> bool:
+        return {e["node"] for e in validator.events("possession") if e["outcome"] == "held"} == nodes
+
+    await eventually(shown, within=180, what="every node shows its weights")
+    assert not [e for e in validator.events("possession") if e["outcome"] in ("wrong", "refused")]
+
+
 async def test_three_sessions_make_a_dispute_of_it(liars: Devnet) -> None:
     (validator,) = liars.validators
     skipper = liars.nodes[1].account

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from corolla_core.model.block_range import load_blocks
 from corolla_core.model.checkpoint import Checkpoint, open_checkpoint
+from corolla_core.model.chunks import Chunks
 from corolla_core.model.front import load_front
 from corolla_core.model.head import load_head
 from corolla_core.model.manifest import Manifest, build_manifest
@@ -86,7 +87,8 @@ async def node(
 ) -> AsyncIterator[RealNode]:
     blocks = load_blocks(checkpoint, span, manifest=manifest)
     identity, disk = signer(name), FakeDisk()
-    offer = Offer(identity.address, manifest.root, blocks, manifest.weight_root, NumericClass.FP32, Price(10))
+    weights = Chunks(checkpoint, span)
+    offer = Offer(identity.address, manifest.root, blocks, manifest.weight_root, NumericClass.FP32, Price(10), weights)
     terms = Terms(DOMAIN, policy=Policy(orphan_grace=0.5))
     async with serving(
         offer, terms, signer=identity, tranches=chain, memory=disk, archive=disk.archive, write=disk.write, clock=time

@@ -87,6 +87,13 @@ ANY_MESSAGE = st.one_of(
     st.builds(messages.Pay, hashes, amounts, hashes, signatures),
     st.builds(messages.AskOpening, hashes, st.lists(counts, max_size=4), st.booleans(), st.booleans()),
     st.builds(messages.Opening, hashes, st.lists(st.lists(hashes, max_size=3), max_size=3), tensors),
+    st.builds(
+        messages.AskPossession,
+        hashes | st.just(bytes(MODEL)),
+        hashes,
+        st.lists(st.tuples(counts | st.integers(0, 3), counts | st.integers(0, 4)), min_size=1, max_size=5),
+    ),
+    st.builds(messages.Possession, hashes, st.lists(hashes, max_size=3)),
     st.builds(messages.Close, sessions),
     st.builds(messages.Ask),
     st.builds(messages.AskReceipts, bigs, hashes),

@@ -64,6 +64,26 @@ class ValidatorSettings(LayeredSettings):
     every: Annotated[float, Field(gt=0)] = 1.0
     evidence_bytes: Annotated[int, Field(ge=0)] = 2**30
     """how much evidence of passed audits is kept; that of failed ones is kept for good"""
+    possession_every: Annotated[float, Field(ge=0)] = 3600.0
+    """how often each node must show that it holds its weights; 0 for never"""
+    possession_bytes: Annotated[int, Field(ge=1, le=2**28)] = 2**27
+    """how many of its weights, each time"""
+    possession_rate: Annotated[int, Field(ge=2**20)] = 2**27
+    """how many bytes a second a node is expected to read and hash; it has as long as that takes, and two seconds"""
+    probes_per_hour: Annotated[float, Field(ge=0)] = 0.0
+    probe_purse: Path | None = None
+    """keystore that pays for probes; an account that nobody can tell is this validator's, and so never `account`"""
+    probe_password_file: Path | None = None
+    probe_daily: Annotated[str, BeforeValidator(_amount)] = "5"
+    """tokens that leave the purse in any 24 hours, at most"""
+    probe_deposit: Annotated[str, BeforeValidator(_amount)] = "1"
+    """about what each account that probes is given"""
+    probe_life: Annotated[float, Field(gt=0, le=43_200)] = 21_600.0
+    """about how long an account probes; what nodes did for it is judged only after that, while they keep their rows"""
+    probe_client: str = ""
+    """how the client is run, such as `ip netns exec elsewhere corolla`; `corolla` if unset"""
+    probe_gas: Annotated[int, Field(ge=0)] = 2 * 10**16
+    """Wei each account is given"""
     threads: Annotated[int, Field(ge=1)] = 1
     data_dir: Path | None = None
     store: str | None = None

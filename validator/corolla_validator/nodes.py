@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 
+from corolla_core.protocol.errors import NetworkError
 from corolla_core.protocol.ids import Address, Hash32
 from corolla_core.protocol.opening import Side
 from corolla_core.protocol.receipt import SignedReceipt
@@ -12,7 +14,7 @@ from corolla_core.protocol.transcript import Entry
 from corolla_core.swarm.announcement import Announcement
 from corolla_core.swarm.dial import Fallback
 from corolla_core.swarm.inquiry import Inquiry
-from corolla_core.swarm.messages import AskReceipts, Receipts
+from corolla_core.swarm.messages import AskPossession, AskReceipts, Possession, Receipts
 from corolla_core.swarm.openings import ask_opening
 
 _ANSWER_SECONDS = 20.0
@@ -36,6 +38,20 @@ class SwarmNodes:
         line = await self._line(node)
         found = await ask_opening(line, signed.receipt, seconds=_ANSWER_SECONDS)
         return Entry(signed, bytes(found.rows[Side.INPUTS]), bytes(found.rows[Side.OUTPUTS]), found.reorderings)
+
+    async def possession(
+        self, node: Announcement, question: AskPossession, *, seconds: float
+    ) -> tuple[Possession, float] | None:
+        """See `corolla_validator.possession.Asked`. Over a connection of its own: what else this validator and the node
+        have to tell each other takes no time of the answer's."""
+        try:
+            line = await Inquiry.open(node.endpoint(), identity=self._identity, fallback=self._fallback)
+        except NetworkError:
+            return None
+        async with line:
+            began = monotonic()
+            answer, _payload = await line.ask(question, Possession, seconds=seconds)
+            return answer, monotonic() - began
 
     async def close(self) -> None:
         await asyncio.gather(*(line.close() for _certificate, line in self._lines.values()), return_exceptions=True)

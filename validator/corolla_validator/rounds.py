@@ -14,9 +14,10 @@ from corolla_core.protocol.errors import (
     InvalidProof,
     NetworkError,
     OpeningUnavailable,
+    PeerUnreachable,
     ServingError,
 )
-from corolla_core.protocol.ids import ZERO_HASH, Address, Hash32, ModelRoot
+from corolla_core.protocol.ids import ZERO_HASH, Address, Hash32, ModelRoot, SessionId
 from corolla_core.protocol.receipt_chain import ChainKey, Fork, Linked
 from corolla_core.protocol.suspicion import Standing, Suspicion
 from corolla_core.protocol.verdict import Outcome
@@ -141,6 +142,25 @@ class Rounds:
                 hashes = tuple(signed.receipt.hash() for signed in linked.chain)
                 self._charges.append(Charge(chain[-1], record.evidence, hashes))
         return record
+
+    async def audit_session(self, session: SessionId) -> list[Address]:
+        """Judge all that nodes signed in a session, drawn or not; those that were not judged now, and may be another
+        time. Raises StoreError."""
+        signed = await self._store.run(self._books.receipts, session)
+        left = []
+        for account in sorted({one.signer() for one in signed}):
+            if await self._store.run(self._books.audited, account, session):
+                continue
+            node = self._online.get(account)
+            try:
+                if node is None:
+                    raise PeerUnreachable("not online", peer=account)
+                for linked in await self._reader.chains(account, session):
+                    await self.audit(node, linked, beacon=ZERO_HASH)
+            except (OpeningUnavailable, InvalidProof, NetworkError, ServingError) as error:
+                _log.info("a session cannot be judged now", node=account, error=str(error))
+                left.append(account)
+        return left
 
     async def outcome_of(self, account: Address, head: Hash32) -> Outcome | None:
         """What is to be said of a node's chain up to the receipt with this hash; None where that cannot be had.

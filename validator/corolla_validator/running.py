@@ -14,10 +14,15 @@ from corolla_core.chain.network import Network
 from corolla_core.chain.rpc import Chain
 from corolla_core.model.calibrated import Calibrated, shipped_calibration
 from corolla_core.model.checkpoint import Checkpoint, open_checkpoint
+from corolla_core.model.chunks import Chunks
+from corolla_core.model.home import models_dir
 from corolla_core.model.manifest import Manifest
 from corolla_core.model.smollm import NAME, prepare_smollm
 from corolla_core.protocol.errors import ConfigError
+from corolla_core.protocol.possession import Pace
 from corolla_core.protocol.signature import Signer
+from corolla_core.protocol.span import Span
+from corolla_core.protocol.units import Wei, nectar_from_text
 from corolla_core.store.store import Store
 from corolla_core.swarm.directory import Directory
 from corolla_core.swarm.libp2p import Libp2p
@@ -28,10 +33,18 @@ from corolla_validator.config import ValidatorSettings
 from corolla_validator.evidence_folder import EvidenceFolder
 from corolla_validator.examiner import Examiner
 from corolla_validator.nodes import SwarmNodes
-from corolla_validator.ports import Tell
+from corolla_validator.ports import Lookup, Tell
+from corolla_validator.possession import SLACK_SECONDS, PossessionPlan, Possessions
 from corolla_validator.press import Press
+from corolla_validator.probe_client import ClientProgram
+from corolla_validator.probe_purse import ChainPurse
+from corolla_validator.probes import Material, ProbePlan, Probes
 from corolla_validator.recent import RecentLookup
 from corolla_validator.rounds import Plan, Rounds
+from corolla_validator.texts import prose
+
+ACCOUNTS = 4
+"""that probe at a time"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +59,10 @@ class Validator:
     bar: Bar
     press: Press | None
     """what it publishes scores with; None without an account, or where the network has no oracle"""
+    possessions: Possessions | None
+    """None where nodes are not asked to show their weights."""
+    probes: Probes | None
+    """None where none are wanted."""
 
     async def join(self) -> None:
         """Stake where that is wanted and was not done before. Raises ChainError."""
@@ -73,6 +90,11 @@ class Folder:
     def evidence(self) -> Path:
         return self.path / "evidence"
 
+    @property
+    def probes(self) -> Path:
+        """The homes of the accounts that probe."""
+        return self.path / "probes"
+
 
 @dataclass(frozen=True, slots=True)
 class Bench:
@@ -81,6 +103,8 @@ class Bench:
     checkpoint: Checkpoint
     manifest: Manifest
     calibrated: Calibrated
+    ref: str
+    """What the checkpoint is opened by."""
 
     def auditor(self) -> Auditor:
         return Auditor.of(self.checkpoint, self.manifest, self.calibrated.calibration)
@@ -94,19 +118,26 @@ def open_bench(settings: ValidatorSettings) -> Bench:
     checkpoint = open_checkpoint(ref)
     manifest = Manifest.beside(checkpoint)
     if settings.calibration is None:
-        return Bench(checkpoint, manifest, shipped_calibration(manifest.root))
+        return Bench(checkpoint, manifest, shipped_calibration(manifest.root), ref)
     try:
         text = settings.calibration.read_bytes()
     except OSError as error:
         raise ConfigError(f"no calibration: {error}") from None
-    return Bench(checkpoint, manifest, Calibrated.from_json(text))
+    return Bench(checkpoint, manifest, Calibrated.from_json(text), ref)
 
 
 @asynccontextmanager
 async def validating(
-    settings: ValidatorSettings, network: Network, folder: Folder, signer: Signer | None, *, tell: Tell
+    settings: ValidatorSettings,
+    network: Network,
+    folder: Folder,
+    signer: Signer | None,
+    *,
+    purse: Signer | None = None,
+    tell: Tell,
 ) -> AsyncIterator[Validator]:
-    """Raises what `open_bench` does, ChainError, NetworkError when no bootstrap peer answers, StoreError."""
+    """`purse` pays for probes. Raises what `open_bench` does, ConfigError where that is `signer` too, ChainError,
+    NetworkError when no bootstrap peer answers, StoreError."""
     bench = await asyncio.to_thread(open_bench, settings)
     async with (
         await Chain.connect(network) as chain,
@@ -119,10 +150,11 @@ async def validating(
         examiner = Examiner(nodes, store, bench.auditor(), evidence, clock=time)
         try:
             bar = Bar(chain, signer, store, settings, tell=tell)
+            recent = RecentLookup(directory)
             rounds = Rounds(
                 model_root=bench.manifest.root,
                 num_blocks=bench.manifest.num_blocks,
-                directory=RecentLookup(directory),
+                directory=recent,
                 nodes=nodes,
                 beacons=ChainBeacons(chain),
                 store=store,
@@ -135,8 +167,79 @@ async def validating(
             bar.asks(rounds)
             await rounds.load()
             press = Press.of(chain, signer, store, settings, tell=tell)
-            yield Validator(directory, nodes, store, bench.manifest, rounds, bar, press)
+            possessions = None
+            if settings.possession_every:
+                possessions = await asyncio.to_thread(_possessions, settings, bench, recent, nodes, store, tell)
+            probes = None
+            if purse is not None and settings.probes_per_hour:
+                staked = None if signer is None else signer.address
+                given = ChainPurse(chain, purse, staked=staked, gas=Wei(settings.probe_gas))
+                probes = _probes(settings, network, bench, folder, recent, given, rounds, store, tell)
+                await probes.load()
+            yield Validator(directory, nodes, store, bench.manifest, rounds, bar, press, possessions, probes)
         finally:
             await nodes.close()
             await libp2p.stop()
             await directory.stop()
+
+
+def _possessions(
+    settings: ValidatorSettings, bench: Bench, directory: Lookup, nodes: SwarmNodes, store: Store, tell: Tell
+) -> Possessions:
+    pace = Pace(settings.possession_rate, SLACK_SECONDS)
+    return Possessions(
+        Chunks(bench.checkpoint, Span(0, bench.manifest.num_blocks)),
+        model_root=bench.manifest.root,
+        num_blocks=bench.manifest.num_blocks,
+        directory=directory,
+        nodes=nodes,
+        store=store,
+        clock=time,
+        rng=secrets.SystemRandom(),
+        tell=tell,
+        plan=PossessionPlan(settings.possession_every, settings.possession_bytes, pace),
+    )
+
+
+def _probes(
+    settings: ValidatorSettings,
+    network: Network,
+    bench: Bench,
+    folder: Folder,
+    directory: Lookup,
+    purse: ChainPurse,
+    rounds: Rounds,
+    store: Store,
+    tell: Tell,
+) -> Probes:
+    tokenizer = bench.checkpoint.tokenizer()
+    chat = bool(getattr(tokenizer, "chat_template", None))
+
+    def count(text: str) -> int:
+        if not chat:
+            return len(tokenizer(text)["input_ids"])
+        asked = [{"role": "user", "content": text}]
+        return len(tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=True)["input_ids"])
+
+    ref = str(Path(bench.ref).absolute()) if Path(bench.ref).is_dir() else bench.ref
+    return Probes(
+        ClientProgram(folder.probes, network, ref, models=models_dir(), raw=not chat, command=settings.probe_client),
+        purse,
+        rounds,
+        model_root=bench.manifest.root,
+        num_blocks=bench.manifest.num_blocks,
+        directory=directory,
+        store=store,
+        material=Material(folder.probes / "material.txt", first=prose()),
+        count=count,
+        clock=time,
+        rng=secrets.SystemRandom(),
+        tell=tell,
+        plan=ProbePlan(
+            settings.probes_per_hour,
+            daily=nectar_from_text(settings.probe_daily),
+            deposit=nectar_from_text(settings.probe_deposit),
+            pool=ACCOUNTS,
+            life=settings.probe_life,
+        ),
+    )

@@ -139,6 +139,10 @@ class Checkpoint:
                 progress(done, total)
         return {e.name: raw[e.name].view(DTYPES[e.dtype]).reshape(e.shape) for e in entries}
 
+    def read_part(self, entry: TensorEntry, start: int, buffer: memoryview) -> None:
+        """Fill the buffer with a tensor's bytes as stored, from its byte `start` on. Raises ModelError."""
+        self._source.read_into(entry.file, entry.start + start, [buffer])
+
     def _header(self, file: str) -> dict[str, TensorEntry]:
         with self._lock:
             if file not in self._headers:

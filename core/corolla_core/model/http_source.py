@@ -38,6 +38,7 @@ class HttpSource:
         if client is None:
             weakref.finalize(self, self._client.close)
         self._versions: dict[str, tuple[int, str]] = {}
+        self._kept: dict[str, dict[tuple[int, int], Path]] = {}
         self._lock = Lock()
 
     def folder(self, files: Sequence[str]) -> Path:
@@ -62,12 +63,33 @@ class HttpSource:
             raise WeightsCorrupt("the file ends inside a tensor", path=self._base + file)
         if length == 0:
             return
+        if self._read_part_of_kept(file, start, buffers, length):
+            return
         key = sha256(f"{file}\n{size}\n{tag}\n{start}\n{length}".encode()).hexdigest()
         cached = self._folder / "ranges" / key
         if not _read_checked(cached, buffers, length):
             self._fetch(file, start, buffers, size=size)
             with suppress(OSError):  # a full disk costs the next start a download, not this one its weights
                 _write_atomically(cached, [*buffers, _digest(buffers)])
+        with self._lock:
+            self._kept.setdefault(file, {})[start, length] = cached
+
+    def _read_part_of_kept(self, file: str, start: int, buffers: Sequence[memoryview], length: int) -> bool:
+        """Whether the buffers were filled from a longer stretch on disk that was whole when this process read it. (The
+        digest at its end is over all of it: what is read here must be checked by who reads it.)"""
+        with self._lock:
+            kept = list(self._kept.get(file, {}).items())
+        for (kept_start, kept_length), path in kept:
+            if kept_length == length or not kept_start <= start < start + length <= kept_start + kept_length:
+                continue
+            try:
+                with path.open("rb", buffering=0) as stream:
+                    stream.seek(start - kept_start)
+                    if all(stream.readinto(piece) == len(piece) for piece in _pieces(buffers)):
+                        return True
+            except OSError:
+                continue
+        return False
 
     def _version(self, file: str) -> tuple[int, str]:
         """(bytes in all, entity tag), asked once with a request for the first byte."""

@@ -29,6 +29,7 @@ CorollaError
 │   ├── TensorRejected
 │   ├── NotServed           the node does not hold these blocks
 │   ├── OpeningUnavailable(receipt, reason)  unknown, lost, busy or too large
+│   ├── PossessionUnavailable(reason)        lost or busy
 │   └── Draining
 ├── NetworkError
 │   ├── PeerUnreachable(peer)
@@ -217,6 +218,12 @@ class OpeningUnavailable(ServingError):
     rows), `lost` (the disk gave something else back), `busy` (ask again later) or `large` (ask for less at once)."""
 
     fields = ("receipt", "reason")
+
+
+class PossessionUnavailable(ServingError):
+    """A node does not show its weights. `reason` is `busy` (ask again later) or `lost` (it cannot read them)."""
+
+    fields = ("reason",)
 
 
 class Draining(ServingError):

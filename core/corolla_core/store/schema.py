@@ -7,7 +7,7 @@ from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData
 from corolla_core.store.amount import Amount
 
 #: The newest migration. A database that says it is here needs no migrating, nor Alembic imported.
-HEAD = "0006"
+HEAD = "0008"
 
 metadata = MetaData(
     naming_convention={
@@ -189,4 +189,41 @@ redemptions = Table(
     Column("block", BigInteger, nullable=False),
     Index(None, "receipt_head"),
     Index(None, "block"),
+)
+
+possessions = Table(
+    "possessions",
+    metadata,
+    Column("salt", LargeBinary(32), primary_key=True),
+    Column("node", String(42), nullable=False),
+    Column("span_start", Integer, nullable=False),
+    Column("span_end", Integer, nullable=False),
+    Column("chunks", Integer, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("outcome", String(20), nullable=False),
+    Column("missing", Integer, nullable=False),
+    Column("deadline_ms", BigInteger, nullable=False),
+    Column("taken_ms", BigInteger, nullable=True),
+    Column("why", String(200), nullable=False),
+    Column("asked_at", BigInteger, nullable=False),
+    Index(None, "node", "asked_at"),
+)
+
+probe_accounts = Table(
+    "probe_accounts",
+    metadata,
+    Column("account", String(42), primary_key=True),
+    Column("deposit", Amount, nullable=False),
+    Column("funded_at", BigInteger, nullable=False),
+    Column("ends_at", BigInteger, nullable=False),
+    Index(None, "funded_at"),
+)
+
+probe_sessions = Table(
+    "probe_sessions",
+    metadata,
+    Column("session_id", LargeBinary(16), primary_key=True),
+    Column("account", String(42), nullable=False),
+    Column("judged_at", BigInteger, nullable=True),
+    Index(None, "account"),
 )

@@ -24,6 +24,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from corolla_core.protocol.ids import SessionId
+from corolla_core.protocol.possession import MOST_CHUNKS
 from corolla_core.protocol.receipt import SignedReceipt
 from corolla_core.protocol.reordering import Reordering
 
@@ -206,6 +207,22 @@ class Opening(Message, frozen=True):
     reorderings: Annotated[list[Reordering], Meta(max_length=4096)] = []
 
 
+class AskPossession(Message, frozen=True):
+    """Anyone to node: show that you hold these chunks of the weights, each named by its block and its place there (see
+    `protocol.possession`)."""
+
+    model_root: Hash
+    salt: Hash
+    chunks: Annotated[list[tuple[Count, Count]], Meta(min_length=1, max_length=MOST_CHUNKS)]
+
+
+class Possession(Message, frozen=True):
+    """Node's answer to AskPossession: a digest for each chunk, in the order asked."""
+
+    salt: Hash
+    digests: Annotated[list[Hash], Meta(max_length=MOST_CHUNKS)]
+
+
 class Close(Message, frozen=True):
     session: Session
 
@@ -275,6 +292,8 @@ AnyMessage = (
     | Receipt
     | AskOpening
     | Opening
+    | AskPossession
+    | Possession
     | Close
     | Closed
     | Fault

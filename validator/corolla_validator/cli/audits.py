@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from corolla_core.config import home, keystore_path, load_settings, setup_logging
 from corolla_core.protocol.errors import ConfigError, CorollaError, KeystoreError
@@ -54,6 +55,14 @@ def run(
     stake: Annotated[
         str | None, typer.Option(help="Tokens to stake as a juror, with --account. [default: 100]")
     ] = None,
+    probes_per_hour: Annotated[
+        float | None, typer.Option(help="Order so many answers an hour as a client would, to judge them. [default: 0]")
+    ] = None,
+    probe_purse: Annotated[
+        Path | None, typer.Option(help="Keystore that pays for probes: one nobody can tell is yours.")
+    ] = None,
+    probe_password_file: Annotated[Path | None, typer.Option(help="File with its password.")] = None,
+    probe_daily: Annotated[str | None, typer.Option(help="Tokens for probes in any 24 hours. [default: 5]")] = None,
     calibration: Calibration = None,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -62,7 +71,8 @@ def run(
     with errors():
         settings = settings_of(
             model=model, network=network, probability=probability, account=account, password_file=password_file,
-            stake=stake, calibration=calibration, data_dir=data_dir,
+            stake=stake, calibration=calibration, data_dir=data_dir, probes_per_hour=probes_per_hour,
+            probe_purse=probe_purse, probe_password_file=probe_password_file, probe_daily=probe_daily,
         )  # fmt: skip
         asyncio.run(_run(settings, teller(as_json=as_json)))
 
@@ -100,14 +110,16 @@ def report(
         bool,
         typer.Option("--scores", help="Each node's score: what would be published now, and what was settled last."),
     ] = False,
-    last: Annotated[int, typer.Option(min=1, help="At most so many audits.")] = 50,
+    last: Annotated[int, typer.Option(min=1, help="At most so many of each.")] = 50,
     model: Model = None,
     network: NetworkOption = None,
     calibration: Calibration = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """What audits found. With --evidence exit status 3 unless judging it again gives the same verdict."""
+    """What audits found, and what nodes showed of their weights.
+
+    With --evidence exit status 3 unless judging it again gives the same verdict."""
     with errors():
         settings = settings_of(model=model, network=network, calibration=calibration, data_dir=data_dir)
         show = teller(as_json=as_json)
@@ -135,13 +147,22 @@ async def _run(settings: ValidatorSettings, tell: Any) -> None:
     def told(error: CorollaError) -> None:
         tell({"event": "trouble", "error": error.code, "message": str(error)})
 
-    async with validating(settings, chosen, folder_of(settings), signer_of(settings, chosen), tell=tell) as validator:
+    signer, purse = signer_of(settings, chosen), purse_of(settings, chosen)
+    async with validating(settings, chosen, folder_of(settings), signer, purse=purse, tell=tell) as validator:
         await validator.join()
         tell({"event": "ready", "model": validator.manifest.name, "model_root": validator.manifest.root.hex()})
         async with asyncio.TaskGroup() as duties:
             duties.create_task(forever(validator.round, every=settings.every, stop=stop, told=told))
             if validator.press is not None:  # on its own: no long audit may keep it from revealing in time
                 duties.create_task(forever(validator.press.round, every=validator.press.every, stop=stop, told=told))
+            extras = [
+                duties.create_task(forever(extra.round, every=settings.every, stop=stop, told=told))
+                for extra in (validator.possessions, validator.probes)
+                if extra is not None
+            ]
+            await stop.wait()
+            for each in extras:  # a probe may take minutes
+                each.cancel()
 
 
 async def _audit(settings: ValidatorSettings, accounts: list[str], sessions: int, tell: Any) -> int:
@@ -173,19 +194,29 @@ async def _audit(settings: ValidatorSettings, accounts: list[str], sessions: int
 
 def _report(settings: ValidatorSettings, node: str | None, last: int, show: Any) -> None:
     from corolla_core.protocol.ids import address
+    from corolla_core.protocol.possession import Doubt
     from corolla_core.protocol.suspicion import Suspicion
+    from corolla_core.store.possessions import PossessionLog
     from corolla_core.store.store import Store
     from corolla_core.store.validator_store import ValidatorStore
+    from corolla_validator.possession import possession_event
     from corolla_validator.rounds import audited
 
+    account = None if node is None else address(node)
     with Store.open(settings.store or folder_of(settings).store) as store:
-        records = ValidatorStore(store).audits(node=None if node is None else address(node))
+        records = ValidatorStore(store).audits(node=account)
+        asked = PossessionLog(store).records(node=account)
     suspicions: dict[str, Suspicion] = {}
     events = []
     for record in records:
         suspicions[record.node] = suspicions.get(record.node, Suspicion()).after(record.verdict, record.input_digest)
         events.append(audited(record, suspicions[record.node].standing))
-    for event in events[-last:]:
+    doubts: dict[str, Doubt] = {}
+    shown = []
+    for found in asked:
+        doubts[found.node] = doubts.get(found.node, Doubt()).after(found.outcome)
+        shown.append(possession_event(found, doubted=doubts[found.node].doubted))
+    for event in events[-last:] + shown[-last:]:
         show(event)
 
 
@@ -260,18 +291,33 @@ def network_of(settings: ValidatorSettings) -> Network:
 
 def signer_of(settings: ValidatorSettings, network: Network) -> Signer | None:
     """Raises KeystoreError."""
+    return _opened(settings.account, settings.password_file, network, flags=("--account", "--password-file"))
+
+
+def purse_of(settings: ValidatorSettings, network: Network) -> Signer | None:
+    """Who pays for probes. Raises KeystoreError, ConfigError where probes are wanted and nobody pays."""
+    if not settings.probes_per_hour:
+        return None
+    if settings.probe_purse is None:
+        raise ConfigError("probes cost money: name who pays with --probe-purse")
+    flags = ("--probe-purse", "--probe-password-file")
+    return _opened(settings.probe_purse, settings.probe_password_file, network, flags=flags)
+
+
+def _opened(
+    keystore: Path | None, password_file: Path | None, network: Network, *, flags: tuple[str, str]
+) -> Signer | None:
     from corolla_core.chain.keystore import load_account
 
-    if settings.account is None:
+    if keystore is None:
         return None
-    if settings.password_file is None:
-        raise KeystoreError("--account needs --password-file")
-    path = keystore_path(settings.account)
+    if password_file is None:
+        raise KeystoreError(f"{flags[0]} needs {flags[1]}")
     try:
-        password = settings.password_file.read_text().splitlines()[0]
+        password = password_file.read_text().splitlines()[0]
     except (OSError, IndexError):
-        raise KeystoreError(f"no password in {settings.password_file}") from None
-    return load_account(path, password, chain_id=network.chain_id)
+        raise KeystoreError(f"no password in {password_file}") from None
+    return load_account(keystore_path(keystore), password, chain_id=network.chain_id)
 
 
 def teller(*, as_json: bool) -> Any:
@@ -285,9 +331,14 @@ def teller(*, as_json: bool) -> Any:
             return
         rest = {name: value for name, value in event.items() if name != "event" and value not in (None, [], "")}
         words = "  ".join(f"{name} {_short(value)}" for name, value in rest.items())
-        colour = {"failed": "red", "passed": "green", "withheld": "red", "fork": "red", "trouble": "yellow"}
+        colour = {
+            "failed": "red", "passed": "green", "withheld": "red", "fork": "red", "trouble": "yellow",
+            "held": "green", "wrong": "red", "late": "yellow", "refused": "yellow",
+        }  # fmt: skip
         state = str(event.get("outcome") or event["event"])
-        out.print(f"[{colour.get(state, 'default')}]{event['event']}[/]  {words}", highlight=False, soft_wrap=True)
+        # What nodes say of themselves is among the words: none of it may be taken for a style.
+        name = f"[{colour.get(state, 'default')}]{event['event']}[/]"
+        out.print(f"{name}  {escape(words)}", highlight=False, soft_wrap=True)
 
     return tell
 
