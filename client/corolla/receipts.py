@@ -76,7 +76,10 @@ class ReceiptChain:
     kept: list[SignedReceipt] = field(default_factory=list)
 
     def add(self, message: messages.Receipt) -> SignedReceipt:
-        """The receipt, if it is the next of this chain and true as far as the client can see. Raises PeerMisbehaved."""
+        """The receipt, if it is the next of this chain and true as far as the client can see. Raises PeerMisbehaved.
+
+        One of this session that the node signed is kept even then: what is refused is what convicts.
+        """
         peer = self.terms.signer
         try:
             signed = from_message(message)
@@ -84,6 +87,8 @@ class ReceiptChain:
         except (InvalidInput, InvalidSpan) as error:
             raise PeerMisbehaved(f"sent a receipt that does not parse: {error}", peer=peer) from None
         receipt, terms = signed.receipt, self.terms
+        if signer == peer and receipt.session_id == terms.session:
+            self.kept.append(signed)
         stated = (receipt.chain_id, receipt.model_root, receipt.span, receipt.weight_root)
         agreed = (terms.chain_id, terms.model_root, terms.span, terms.weight_root)
         if signer != peer or stated != agreed:
@@ -98,7 +103,6 @@ class ReceiptChain:
                 raise PeerMisbehaved("signed for other rows than it was sent or sent", peer=peer)
         self.head = receipt.hash()
         self.end = receipt.pos_start + receipt.n_pos
-        self.kept.append(signed)
         return signed
 
     def take(self) -> list[SignedReceipt]:

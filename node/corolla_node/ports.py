@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -122,4 +122,8 @@ class Memory(Protocol):
     async def receipts_after(self, t_out: int, after: Hash32, before: int, limit: int) -> list[SignedReceipt]:
         """This node's receipts sorted by (`t_out`, hash), from behind this one on, made before `before` (Unix
         milliseconds), at most `limit`. Raises StoreError."""
+        ...
+
+    async def receipts_named(self, hashes: Sequence[Hash32]) -> list[SignedReceipt]:
+        """Those of these receipts that are kept, whoever signed them. Raises StoreError."""
         ...

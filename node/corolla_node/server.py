@@ -33,6 +33,7 @@ from corolla_core.protocol.units import Nectar
 from corolla_core.swarm.messages import (
     AnyMessage,
     Ask,
+    AskNamed,
     AskOpening,
     AskReceipts,
     Branch,
@@ -95,7 +96,7 @@ class Server:
         self._ending: dict[SessionId, Session] = {}
         self._last_receipts: set[asyncio.Future[None]] = set()
         self._opening: Counter[Address] = Counter()
-        self._feed = Feed(desk.memory.receipts_after, desk.clock)
+        self._feed = Feed(desk.memory, desk.clock)
         self._empty = asyncio.Event()
         self._empty.set()
         self.draining = False
@@ -153,7 +154,7 @@ class Server:
                     self._openings.ask(conn, message)
                 case Ask():
                     conn.send(self.info())
-                case AskReceipts():
+                case AskReceipts() | AskNamed():
                     self._tasks.create_task(self._feed.answer(conn, message))
                 case Fault():
                     self._fault(conn, message)

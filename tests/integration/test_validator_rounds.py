@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from hashlib import sha256
@@ -21,12 +21,12 @@ from corolla_core.model.replay import run
 from corolla_core.protocol.beacon import BEACON_DELAY
 from corolla_core.protocol.errors import ChainUnreachable, OpeningUnavailable, PeerUnreachable, StoreError
 from corolla_core.protocol.ids import Hash32, ModelRoot
+from corolla_core.protocol.provable import ProvableFault, Publication
 from corolla_core.protocol.receipt import NumericClass, SignedReceipt
-from corolla_core.protocol.receipt_chain import Fork
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.suspicion import Standing
 from corolla_core.protocol.transcript import Entry
-from corolla_core.protocol.units import Nectar
+from corolla_core.protocol.units import Nectar, UnixTime
 from corolla_core.protocol.verdict import Outcome
 from corolla_core.store.store import Store
 from corolla_core.store.validator_store import ValidatorStore
@@ -49,6 +49,7 @@ class Swarm:
     def __init__(self, root: ModelRoot) -> None:
         self.root = root
         self.entries: dict[str, list[Entry]] = {HONEST.address: [], CHEAT.address: []}
+        self.signed_over: dict[str, list[SignedReceipt]] = {}
         self.refusing: set[str] = set()
         self.down: set[str] = set()
         self.blocks = 100
@@ -74,6 +75,9 @@ class Swarm:
         all_ = sorted((e.signed for e in self.entries[node.account]), key=lambda s: (s.receipt.t_out, s.receipt.hash()))
         found = [s for s in all_ if (s.receipt.t_out, s.receipt.hash()) > (t_out, after)]
         return found[:3], len(found) > 3
+
+    async def named(self, node: Announcement, hashes: Sequence[Hash32]) -> list[SignedReceipt]:
+        return [one for one in self.signed_over.get(node.account, []) if one.receipt.hash() in hashes]
 
     async def open(self, node: Announcement, signed: SignedReceipt) -> Entry:
         self.opened += 1
@@ -108,7 +112,7 @@ class FakeCourt:
 
     def __init__(self) -> None:
         self.charges: list[Charge] = []
-        self.forks: list[Fork] = []
+        self.faults: list[ProvableFault] = []
         self.down = False
 
     async def accuse(self, charge: Charge) -> int | None:
@@ -117,10 +121,10 @@ class FakeCourt:
         self.charges.append(charge)
         return len(self.charges)
 
-    async def prove_fork(self, fork: Fork) -> Nectar | None:
+    async def prove(self, fault: ProvableFault) -> Nectar | None:
         if self.down:
             raise ChainUnreachable("down")
-        self.forks.append(fork)
+        self.faults.append(fault)
         return Nectar(7)
 
 
@@ -136,6 +140,9 @@ class World:
         self.blocks = load_blocks(checkpoint, SPAN, manifest=manifest)
         self.part = load_blocks(checkpoint, Span(1, 2), manifest=manifest)
         self.court = FakeCourt()
+        self.publication = Publication(
+            manifest.root, manifest.block_roots, frozenset({NumericClass.FP32}), 1, UnixTime(0)
+        )
         self.rounds = self.new_rounds()
 
     def new_rounds(self, plan: Plan | None = None) -> Rounds:
@@ -148,12 +155,16 @@ class World:
             beacons=swarm,
             store=self.store,
             examiner=Examiner(swarm, self.store, self.auditor, self.evidence, clock=lambda: swarm.now),
+            published=self,
             clock=lambda: swarm.now,
             tell=self.events.append,
             court=self.court,
             plan=plan or Plan(Fraction(1), quiet=2.0),
         )
         return self.rounds
+
+    async def now(self, *, within: float = 60.0) -> Publication | None:
+        return self.publication
 
     def honest(self, x: Tensor) -> Tensor:
         return run(self.blocks, x)
@@ -313,8 +324,9 @@ async def test_a_fork_of_the_chain_is_told_once(world: World) -> None:
     other = replace(last.receipt, t_out=last.receipt.t_out + 1).sign(CHEAT)
     world.swarm.entries[CHEAT.address].append(replace(last, signed=other))
     await world.pass_rounds()
-    forks = [event for event in world.events if event["event"] == "fork"]
-    assert len(world.court.forks) == 1
+    forks = [event for event in world.events if event["event"] == "fault"]
+    assert len(world.court.faults) == 1
+    assert [(fork["fault"], fork["node"]) for fork in forks] == [("fork", CHEAT.address)]
     assert [set(fork["receipts"]) for fork in forks] == [{last.receipt.hash().hex(), other.receipt.hash().hex()}]  # type: ignore[call-overload]
 
 

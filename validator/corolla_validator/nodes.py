@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from corolla_core.protocol.errors import InvalidInput, PeerMisbehaved, TensorRejected
 from corolla_core.protocol.ids import Address, Hash32
@@ -13,7 +14,7 @@ from corolla_core.protocol.transcript import Entry
 from corolla_core.swarm.announcement import Announcement
 from corolla_core.swarm.dial import Fallback
 from corolla_core.swarm.inquiry import Inquiry
-from corolla_core.swarm.messages import AskReceipts, Receipts
+from corolla_core.swarm.messages import AskNamed, AskReceipts, Receipts
 from corolla_core.swarm.openings import ask_opening
 from corolla_core.swarm.receipts import from_message
 
@@ -30,12 +31,11 @@ class SwarmNodes:
         self._dialing: dict[Address, asyncio.Lock] = {}
 
     async def receipts(self, node: Announcement, t_out: int, after: Hash32) -> tuple[list[SignedReceipt], bool]:
-        line = await self._line(node)
-        answer, _payload = await line.ask(AskReceipts(t_out, after), Receipts, seconds=_ANSWER_SECONDS)
-        try:
-            return [from_message(one) for one in answer.receipts], answer.more
-        except InvalidInput as error:
-            raise PeerMisbehaved(f"sends receipts that do not parse: {error}", peer=node.account) from None
+        return await self._receipts(node, AskReceipts(t_out, after))
+
+    async def named(self, node: Announcement, hashes: Sequence[Hash32]) -> list[SignedReceipt]:
+        found, _more = await self._receipts(node, AskNamed(list(hashes)))
+        return found
 
     async def open(self, node: Announcement, signed: SignedReceipt) -> Entry:
         """Raises TensorRejected for the rows of several sequences at once, which cannot be judged."""
@@ -48,6 +48,14 @@ class SwarmNodes:
     async def close(self) -> None:
         await asyncio.gather(*(line.close() for _certificate, line in self._lines.values()), return_exceptions=True)
         self._lines.clear()
+
+    async def _receipts(self, node: Announcement, question: AskReceipts | AskNamed) -> tuple[list[SignedReceipt], bool]:
+        line = await self._line(node)
+        answer, _payload = await line.ask(question, Receipts, seconds=_ANSWER_SECONDS)
+        try:
+            return [from_message(one) for one in answer.receipts], answer.more
+        except InvalidInput as error:
+            raise PeerMisbehaved(f"sends receipts that do not parse: {error}", peer=node.account) from None
 
     async def _line(self, node: Announcement) -> Inquiry:
         async with self._dialing.setdefault(node.account, asyncio.Lock()):

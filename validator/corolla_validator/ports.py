@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from corolla_core.protocol.ids import Hash32, ModelRoot
+from corolla_core.protocol.provable import ProvableFault, Publication
 from corolla_core.protocol.receipt import SignedReceipt
-from corolla_core.protocol.receipt_chain import Fork
 from corolla_core.protocol.transcript import Entry
 from corolla_core.protocol.units import Nectar
 from corolla_core.swarm.announcement import Announcement
@@ -44,8 +44,20 @@ class Nodes(Protocol):
         """Its receipts behind (t_out, hash), and whether there are more."""
         ...
 
+    async def named(self, node: Announcement, hashes: Sequence[Hash32]) -> list[SignedReceipt]:
+        """Those of these receipts that it holds, of its own and of the node before it."""
+        ...
+
     async def open(self, node: Announcement, signed: SignedReceipt) -> Entry:
         """The rows under a receipt, as the node shows them. Raises OpeningUnavailable, InvalidProof."""
+        ...
+
+
+class Publications(Protocol):
+    """What the chain says of the model. Raises ChainError."""
+
+    async def now(self, *, within: float = ...) -> Publication | None:
+        """What was published, as of `within` seconds ago; None where nothing was."""
         ...
 
 
@@ -66,7 +78,7 @@ class Court(Protocol):
         """The dispute's id; None where the node stands accused already, or there is no jury."""
         ...
 
-    async def prove_fork(self, fork: Fork) -> Nectar | None:
+    async def prove(self, fault: ProvableFault) -> Nectar | None:
         """What it cost the node; None where it is proven already, or there is no contract for it."""
         ...
 

@@ -1,17 +1,18 @@
-"""Takes to the chain what a validator has found: a disputed node before the jury, a fork of receipts to its proof."""
+"""Takes to the chain what a validator has found: a disputed node before the jury, what signatures prove."""
 
 from __future__ import annotations
 
 import structlog
 
 from corolla_core.chain.disputes import Accusation, Disputes, Outcome
-from corolla_core.chain.faults import Faults
+from corolla_core.chain.faults import Faults, ManifestParts, Punishment
 from corolla_core.protocol.errors import TransactionReverted
 from corolla_core.protocol.ids import Address, TrancheId
+from corolla_core.protocol.provable import BrokenLink, FalseWeights, ProvableFault, kind
 from corolla_core.protocol.receipt_chain import Fork
 from corolla_core.protocol.units import Nectar
 from corolla_validator.payments import Payments
-from corolla_validator.ports import Charge
+from corolla_validator.ports import Charge, Publications
 
 _log = structlog.get_logger(__name__)
 
@@ -22,10 +23,19 @@ _RECENT = 64
 class Prosecutor:
     """`disputes` and `faults` send as the validator; either may be missing on a network."""
 
-    def __init__(self, disputes: Disputes | None, faults: Faults | None, payments: Payments) -> None:
+    def __init__(
+        self,
+        disputes: Disputes | None,
+        faults: Faults | None,
+        payments: Payments,
+        published: Publications,
+        parts: ManifestParts,
+    ) -> None:
         self._disputes = disputes
         self._faults = faults
         self._payments = payments
+        self._published = published
+        self._parts = parts
 
     async def accuse(self, charge: Charge) -> int | None:
         """The dispute's id; None where the node already stands accused, or was convicted lately, or there is no jury.
@@ -45,7 +55,7 @@ class Prosecutor:
             _log.info("the accusation was not taken", node=charge.signed.signer(), why=str(error))
             return None
 
-    async def prove_fork(self, fork: Fork) -> Nectar | None:
+    async def prove(self, fault: ProvableFault) -> Nectar | None:
         """What it cost the node; None where somebody else has proven it, or there is no contract for it.
 
         Raises ChainError.
@@ -53,10 +63,21 @@ class Prosecutor:
         if self._faults is None:
             return None
         try:
-            return (await self._faults.prove_equivocation(fork.first, fork.second)).taken
+            punished = await self._proof(self._faults, fault)
         except TransactionReverted as error:
-            _log.info("the proof was not taken", node=fork.first.signer(), why=str(error))
+            _log.info("the proof was not taken", node=fault.node, fault=kind(fault), why=str(error))
             return None
+        return None if punished is None else punished.taken
+
+    async def _proof(self, faults: Faults, fault: ProvableFault) -> Punishment | None:
+        match fault:
+            case Fork(first, second):
+                return await faults.prove_equivocation(first, second)
+            case BrokenLink(receipt, upstream):
+                return await faults.prove_broken_link(receipt, upstream)
+            case FalseWeights(receipt):
+                model = await self._published.now()
+                return None if model is None else await faults.prove_weights(receipt, model.version, self._parts)
 
     async def _stands_accused(self, disputes: Disputes, node: Address) -> bool:
         newest = await disputes.count()

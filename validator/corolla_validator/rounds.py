@@ -17,7 +17,8 @@ from corolla_core.protocol.errors import (
     ServingError,
 )
 from corolla_core.protocol.ids import ZERO_HASH, Address, Hash32, ModelRoot
-from corolla_core.protocol.receipt_chain import ChainKey, Fork, Linked
+from corolla_core.protocol.provable import ProvableFault, kind
+from corolla_core.protocol.receipt_chain import ChainKey, Linked
 from corolla_core.protocol.suspicion import Standing, Suspicion
 from corolla_core.protocol.verdict import Outcome
 from corolla_core.store.store import Store
@@ -25,7 +26,8 @@ from corolla_core.store.validator_store import AuditRecord, ValidatorStore
 from corolla_core.swarm.announcement import Announcement
 from corolla_validator.draw import Watchlist, prefix
 from corolla_validator.examiner import Examiner
-from corolla_validator.ports import Beacons, Charge, Clock, Court, Lookup, Nodes, Tell
+from corolla_validator.fault_finder import FaultFinder
+from corolla_validator.ports import Beacons, Charge, Clock, Court, Lookup, Nodes, Publications, Tell
 from corolla_validator.reader import Reader
 
 _log = structlog.get_logger(__name__)
@@ -65,6 +67,7 @@ class Rounds:
         beacons: Beacons,
         store: Store,
         examiner: Examiner,
+        published: Publications,
         clock: Clock,
         tell: Tell,
         court: Court | None = None,
@@ -86,9 +89,10 @@ class Rounds:
         self._watch = Watchlist(quiet=self.plan.quiet)
         self._online: dict[Address, Announcement] = {}
         self._drawn: list[_Drawn] = []
-        self._forked: set[ChainKey] = set()
+        self._grown: dict[ChainKey, Linked] = {}
+        self._finder = FaultFinder(nodes, store, published)
         self._charges: list[Charge] = []
-        self._forks: list[Fork] = []
+        self._faults: list[ProvableFault] = []
         self._suspicions: dict[Address, Suspicion] = {}
 
     async def load(self) -> None:
@@ -110,8 +114,10 @@ class Rounds:
         online = self._online = {node.account: node for node in found_online}
         height = await self._beacons.height()
         grown = await asyncio.gather(*(self._reader.read(node) for node in online.values()))
-        for linked in (one for found in grown for one in found):
+        self._grown |= {linked.key: linked for found in grown for linked in found}
+        for linked in list(self._grown.values()):
             await self._saw(linked, height)
+            del self._grown[linked.key]
         now = self._clock()
         for key, beacon_at in self._watch.due(height=height, now=now):
             beacon = await self._beacons.hash_at(beacon_at)
@@ -164,12 +170,12 @@ class Rounds:
 
     async def _prosecute(self) -> None:
         """Take to court what was found; what the chain does not take now stays for the next round."""
-        while self._court is not None and self._forks:
-            fork = self._forks[0]
-            taken = await self._court.prove_fork(fork)
+        while self._court is not None and self._faults:
+            fault = self._faults[0]
+            taken = await self._court.prove(fault)
             if taken is not None:
-                self._tell({"event": "fork proven", "node": fork.first.signer(), "taken": str(taken)})
-            del self._forks[0]
+                self._tell({"event": "proven", "fault": kind(fault), "node": fault.node, "taken": str(taken)})
+            del self._faults[0]
         while self._court is not None and self._charges:
             charge = self._charges[0]
             dispute = await self._court.accuse(charge)
@@ -182,13 +188,13 @@ class Rounds:
 
     async def _saw(self, linked: Linked, height: int) -> None:
         key = linked.key
-        if linked.forks and key not in self._forked:
-            self._forked.add(key)
-            hashes = [one.receipt.hash() for one in (linked.forks[0].first, linked.forks[0].second)]
-            _log.error("a node signed two receipts after the same one", node=key.signer, session=key.session)
-            self._forks.append(linked.forks[0])
-            self._tell({"event": "fork", "node": key.signer, "receipts": [one.hex() for one in hashes]})
-        if not await self._store.run(self._books.audited, key.signer, key.session):
+        for fault in await self._finder.look(linked, self._online):
+            hashes = [signed.receipt.hash().hex() for signed in fault.receipts]
+            _log.error("a node's signatures convict it", node=fault.node, fault=kind(fault), session=key.session)
+            self._faults.append(fault)
+            self._tell({"event": "fault", "fault": kind(fault), "node": fault.node, "receipts": hashes})
+        audited = await self._store.run(self._books.audited, key.signer, key.session)
+        if not (audited or self._finder.unfit(key)):
             self._watch.saw(linked, height=height, now=self._clock())
 
     async def _attempt(self, node: Announcement, drawn: _Drawn) -> bool:

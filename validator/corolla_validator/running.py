@@ -109,7 +109,7 @@ async def validating(
         evidence = EvidenceFolder(folder.evidence, limit=settings.evidence_bytes)
         examiner = Examiner(nodes, store, bench.auditor(), evidence, clock=time)
         try:
-            bar = Bar(chain, signer, store, settings, tell=tell)
+            bar = Bar(chain, signer, store, settings, bench.manifest, tell=tell)
             rounds = Rounds(
                 model_root=bench.manifest.root,
                 num_blocks=bench.manifest.num_blocks,
@@ -118,6 +118,7 @@ async def validating(
                 beacons=ChainBeacons(chain),
                 store=store,
                 examiner=examiner,
+                published=bar.published,
                 clock=time,
                 tell=tell,
                 court=bar.court,

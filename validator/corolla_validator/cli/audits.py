@@ -256,7 +256,7 @@ def teller(*, as_json: bool) -> Any:
             return
         rest = {name: value for name, value in event.items() if name != "event" and value not in (None, [], "")}
         words = "  ".join(f"{name} {_short(value)}" for name, value in rest.items())
-        colour = {"failed": "red", "passed": "green", "withheld": "red", "fork": "red", "trouble": "yellow"}
+        colour = {"failed": "red", "passed": "green", "withheld": "red", "fault": "red", "trouble": "yellow"}
         state = str(event.get("outcome") or event["event"])
         out.print(f"[{colour.get(state, 'default')}]{event['event']}[/]  {words}", highlight=False, soft_wrap=True)
 
