@@ -20,7 +20,7 @@ from corolla_core.model.manifest import Manifest, build_manifest
 from corolla_core.model.replay import run
 from corolla_core.protocol.beacon import BEACON_DELAY
 from corolla_core.protocol.errors import ChainUnreachable, OpeningUnavailable, PeerUnreachable, StoreError
-from corolla_core.protocol.ids import Hash32, ModelRoot
+from corolla_core.protocol.ids import Hash32, ModelRoot, TrancheId
 from corolla_core.protocol.provable import ProvableFault, Publication
 from corolla_core.protocol.receipt import NumericClass, SignedReceipt
 from corolla_core.protocol.span import Span
@@ -34,9 +34,9 @@ from corolla_core.swarm.announcement import Announcement, NodeState
 from corolla_validator.auditor import Auditor
 from corolla_validator.evidence_folder import EvidenceFolder
 from corolla_validator.examiner import Examiner
-from corolla_validator.ports import Charge
+from corolla_validator.ports import Charge, Paid
 from corolla_validator.recent import RecentLookup
-from corolla_validator.rounds import TRIES, Plan, Rounds
+from corolla_validator.rounds import REDEEMED_SECONDS, TRIES, Plan, Rounds
 
 pytestmark = pytest.mark.anyio
 SPAN = Span(1, 3)
@@ -112,13 +112,19 @@ class FakeCourt:
 
     def __init__(self) -> None:
         self.charges: list[Charge] = []
+        self.redeemed: Paid | None = None
+        self.refunds: list[Paid | None] = []
         self.faults: list[ProvableFault] = []
         self.down = False
 
-    async def accuse(self, charge: Charge) -> int | None:
+    async def paid(self, charge: Charge) -> Paid | None:
         if self.down:
             raise ChainUnreachable("down")
+        return self.redeemed
+
+    async def accuse(self, charge: Charge, paid: Paid | None) -> int | None:
         self.charges.append(charge)
+        self.refunds.append(paid)
         return len(self.charges)
 
     async def prove(self, fault: ProvableFault) -> Nectar | None:
@@ -185,6 +191,9 @@ class World:
             self.swarm.now += 1
             await self.rounds.round()
 
+    def standing_of_cheat(self) -> Standing:
+        return self.rounds.standing(CHEAT.address)
+
     def outcomes(self) -> list[tuple[str, str]]:
         return [(record.node, record.verdict.outcome.value) for record in self.books.audits()]
 
@@ -235,10 +244,32 @@ async def test_three_failures_on_fresh_inputs_are_disputed_and_the_same_input_co
     await world.pass_rounds()
     assert world.rounds.standing(CHEAT.address) is Standing.DISPUTED
     assert len(world.outcomes()) == 5
+    await world.pass_rounds(int(REDEEMED_SECONDS))
     (charge,) = world.court.charges
-    assert charge.signed.signer() == CHEAT.address
-    assert world.evidence.read(charge.evidence).head == charge.signed.receipt
-    assert charge.session[-1] == charge.signed.receipt.hash()
+    assert charge.node == CHEAT.address
+    assert len(charge.counts) == 5
+    heads = [count.signed.receipt for count in charge.counts]
+    assert [world.evidence.read(count.evidence).head for count in charge.counts] == heads
+    assert heads == sorted(heads, key=lambda head: head.hash())
+    assert charge.receipts == {entry.receipt.hash() for entry in world.swarm.entries[CHEAT.address]}
+    assert charge.newest.signed == world.swarm.entries[CHEAT.address][-1].signed
+    assert world.court.refunds == [None]  # it never redeemed: nobody is waited for any longer
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_an_accusation_waits_until_the_last_session_was_redeemed(world: World, late: bool) -> None:
+    for number in range(3):
+        world.swarm.now += 1
+        world.serve("cheat", f"s{number}", number)
+    first, last = (world.swarm.entries[CHEAT.address][at].receipt.hash() for at in (0, -1))
+    world.court.redeemed = Paid(TrancheId(b"t" * 32), Nectar(5), frozenset({first}))
+    await world.pass_rounds()
+    assert world.standing_of_cheat() is Standing.DISPUTED
+    assert world.court.charges == []
+    if not late:
+        world.court.redeemed = Paid(TrancheId(b"t" * 32), Nectar(9), frozenset({first, last}))
+    await world.pass_rounds(int(REDEEMED_SECONDS) if late else 1)
+    assert world.court.refunds == [world.court.redeemed]
 
 
 async def test_a_chain_out_of_reach_delays_an_accusation_and_loses_none(world: World) -> None:
@@ -249,7 +280,7 @@ async def test_a_chain_out_of_reach_delays_an_accusation_and_loses_none(world: W
         await world.pass_rounds()
     assert world.court.charges == []
     world.court.down = False
-    await world.pass_rounds(2)
+    await world.pass_rounds(int(REDEEMED_SECONDS))
     assert len(world.court.charges) == 1
 
 

@@ -1,25 +1,18 @@
-"""What a node was paid for a session, as far as the escrow's events tell."""
+"""What a node was paid for the sessions held against it, as far as the escrow's events tell."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from corolla_core.chain.abi import load_abi
 from corolla_core.chain.rpc import Chain, hex_bytes, hex_hash
-from corolla_core.protocol.ids import Address, Hash32, TrancheId, address_bytes
+from corolla_core.protocol.ids import ZERO_HASH, Address, Hash32, TrancheId, address_bytes
 from corolla_core.protocol.units import Nectar
+from corolla_validator.ports import Paid
 
 #: endpoints commonly refuse wider ranges
 _BLOCKS_AT_ONCE = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Paid:
-    """`amount` is what the redemption that acknowledged the session brought the node, fee included."""
-
-    tranche_id: TrancheId
-    amount: Nectar
 
 
 class Payments:
@@ -30,8 +23,9 @@ class Payments:
         self._blocks = blocks
         self._abi = load_abi("Escrow")
 
-    async def for_session(self, node: Address, receipts: Collection[Hash32]) -> Paid | None:
-        """The last redemption of the node's whose voucher acknowledges one of these receipts. Raises ChainError."""
+    async def for_sessions(self, node: Address, receipts: Collection[Hash32]) -> Paid | None:
+        """All that the node redeemed with vouchers that acknowledge one of these receipts, on the tranche that brought
+        it most. A voucher that acknowledges nothing pays ahead for what the next one does. Raises ChainError."""
         newest = await self._chain.block_number()
         asked = {
             "address": self._chain.network.escrow,
@@ -43,10 +37,18 @@ class Payments:
                 "0x" + bytes(12).hex() + address_bytes(node).hex(),
             ],
         }
-        found: Paid | None = None
+        ahead: Counter[TrancheId] = Counter()
+        found: dict[TrancheId, Paid] = {}
         for entry in await self._chain.request("eth_getLogs", asked):
             event = self._abi.decode_log([hex_hash(topic) for topic in entry["topics"]], hex_bytes(entry["data"]))
-            if event is not None and Hash32(event.arguments["receiptHead"]) in receipts:
-                amount = event.arguments["amount"]
-                found = Paid(TrancheId(event.arguments["trancheId"]), Nectar(amount))
-        return found
+            if event is None:
+                continue
+            tranche, head = TrancheId(event.arguments["trancheId"]), Hash32(event.arguments["receiptHead"])
+            ahead[tranche] += event.arguments["amount"]
+            if head == ZERO_HASH:
+                continue
+            amount = ahead.pop(tranche)
+            if head in receipts:
+                before = found.get(tranche, Paid(tranche))
+                found[tranche] = Paid(tranche, Nectar(before.amount + amount), before.heads | {head})
+        return max(found.values(), key=lambda paid: (paid.amount, paid.tranche_id), default=None)

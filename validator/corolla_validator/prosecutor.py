@@ -7,12 +7,12 @@ import structlog
 from corolla_core.chain.disputes import Accusation, Disputes, Outcome
 from corolla_core.chain.faults import Faults, ManifestParts, Punishment
 from corolla_core.protocol.errors import TransactionReverted
-from corolla_core.protocol.ids import Address, TrancheId
+from corolla_core.protocol.ids import Address
 from corolla_core.protocol.provable import BrokenLink, FalseWeights, ProvableFault, kind
 from corolla_core.protocol.receipt_chain import Fork
 from corolla_core.protocol.units import Nectar
 from corolla_validator.payments import Payments
-from corolla_validator.ports import Charge, Publications
+from corolla_validator.ports import Charge, Paid, Publications
 
 _log = structlog.get_logger(__name__)
 
@@ -37,22 +37,33 @@ class Prosecutor:
         self._published = published
         self._parts = parts
 
-    async def accuse(self, charge: Charge) -> int | None:
+    async def paid(self, charge: Charge) -> Paid | None:
+        """What the node has redeemed for what it is charged with, on the tranche that brought it most. Raises
+        ChainError."""
+        return await self._payments.for_sessions(charge.node, charge.receipts)
+
+    async def accuse(self, charge: Charge, paid: Paid | None) -> int | None:
         """The dispute's id; None where the node already stands accused, or was convicted lately, or there is no jury.
 
-        Raises ChainError.
+        Of its sessions the first one is brought that no jury has seen: validators that judged the same ones bring the
+        same one, and the contract takes that once. Raises ChainError.
         """
         disputes = self._disputes
-        if disputes is None or await self._stands_accused(disputes, charge.signed.signer()):
+        if disputes is None:
             return None
-        tranche, harm = await self._harm(charge)
+        for count in charge.counts:
+            if await disputes.dispute_over(charge.node, count.signed.receipt.hash()) is None:
+                break
+        else:
+            return None
+        if await self._stands_accused(disputes, charge.node):
+            return None
+        tranche, harm = (None, Nectar(0)) if paid is None else (paid.tranche_id, paid.amount)
         try:
-            return await disputes.accuse(
-                Accusation(charge.signed, charge.evidence, tranche_id=tranche, harm=harm),
-            )
+            return await disputes.accuse(Accusation(count.signed, count.evidence, tranche_id=tranche, harm=harm))
         except TransactionReverted as error:
             # Another validator was first, or the node has nothing left to lose.
-            _log.info("the accusation was not taken", node=charge.signed.signer(), why=str(error))
+            _log.info("the accusation was not taken", node=charge.node, why=str(error))
             return None
 
     async def prove(self, fault: ProvableFault) -> Nectar | None:
@@ -86,7 +97,3 @@ class Prosecutor:
             if found.node == node and found.outcome in (Outcome.OPEN, Outcome.FAULTY):
                 return True
         return False
-
-    async def _harm(self, charge: Charge) -> tuple[TrancheId | None, Nectar]:
-        paid = await self._payments.for_session(charge.signed.signer(), charge.session)
-        return (None, Nectar(0)) if paid is None else (paid.tranche_id, paid.amount)

@@ -27,11 +27,15 @@ from corolla_core.swarm.announcement import Announcement
 from corolla_validator.draw import Watchlist, prefix
 from corolla_validator.examiner import Examiner
 from corolla_validator.fault_finder import FaultFinder
-from corolla_validator.ports import Beacons, Charge, Clock, Court, Lookup, Nodes, Publications, Tell
+from corolla_validator.ports import Beacons, Charge, Clock, Count, Court, Lookup, Nodes, Publications, Tell
 from corolla_validator.reader import Reader
 
 _log = structlog.get_logger(__name__)
 
+REDEEMED_SECONDS = 15.0
+"""How long an accusation waits until the node has redeemed what it was paid for the session."""
+MOST_COUNTS = 64
+"""Of the sessions a node failed in, how many of the newest it is charged with."""
 TRIES = 5
 """How often a node is asked for the rows of a drawn session before that counts as refusing to open them."""
 
@@ -91,7 +95,7 @@ class Rounds:
         self._drawn: list[_Drawn] = []
         self._grown: dict[ChainKey, Linked] = {}
         self._finder = FaultFinder(nodes, store, published)
-        self._charges: list[Charge] = []
+        self._charged: dict[Address, float] = {}
         self._faults: list[ProvableFault] = []
         self._suspicions: dict[Address, Suspicion] = {}
 
@@ -144,8 +148,7 @@ class Rounds:
             self._weigh(record)
             self._tell(audited(record, self.standing(record.node)))
             if record.verdict.failed and self.standing(record.node) is Standing.DISPUTED:
-                hashes = tuple(signed.receipt.hash() for signed in linked.chain)
-                self._charges.append(Charge(chain[-1], record.evidence, hashes))
+                self._charged.setdefault(record.node, self._clock())
         return record
 
     async def outcome_of(self, account: Address, head: Hash32) -> Outcome | None:
@@ -176,12 +179,32 @@ class Rounds:
             if taken is not None:
                 self._tell({"event": "proven", "fault": kind(fault), "node": fault.node, "taken": str(taken)})
             del self._faults[0]
-        while self._court is not None and self._charges:
-            charge = self._charges[0]
-            dispute = await self._court.accuse(charge)
-            if dispute is not None:
-                self._tell({"event": "accused", "node": charge.signed.signer(), "dispute": dispute})
-            del self._charges[0]
+        for node, since in list(self._charged.items()):
+            if self._court is None or await self._accuse(self._court, node, since):
+                del self._charged[node]
+
+    async def _accuse(self, court: Court, node: Address, since: float) -> bool:
+        """Whether that is done with. The client is refunded what the node has redeemed by then: so wait for that."""
+        charge = await self._charge(node)
+        paid = await court.paid(charge)
+        redeemed = paid is not None and not paid.heads.isdisjoint(charge.newest.receipts)
+        if not redeemed and self._clock() < since + REDEEMED_SECONDS:
+            return False
+        dispute = await court.accuse(charge, paid)
+        if dispute is not None:
+            self._tell({"event": "accused", "node": node, "dispute": dispute})
+        return True
+
+    async def _charge(self, node: Address) -> Charge:
+        def counts() -> list[Count]:
+            found = []
+            for record in self._books.audits(node=node, outcome=Outcome.FAILED, limit=MOST_COUNTS):
+                signed = {one.receipt.hash(): one for one in self._books.receipts(record.session, signer=node)}
+                found.append(Count(signed[record.head], record.evidence, frozenset(signed)))
+            return found
+
+        found = await self._store.run(counts)
+        return Charge(node, tuple(sorted(found, key=lambda count: count.signed.receipt.hash())))
 
     def _probability(self, node: Address) -> Fraction:
         return self.plan.probability if self.standing(node) is Standing.CLEAR else Fraction(1)

@@ -44,11 +44,6 @@ class Validator:
     rounds: Rounds
     bar: Bar
 
-    async def round(self) -> None:
-        """One round of audits, and of a juror's duty. Raises as `Rounds.round` does."""
-        await self.rounds.round()
-        await self.bar.round()
-
 
 @dataclass(frozen=True, slots=True)
 class Folder:

@@ -127,7 +127,10 @@ async def _run(settings: ValidatorSettings, tell: Any) -> None:
     async with validating(settings, chosen, folder_of(settings), signer_of(settings, chosen), tell=tell) as validator:
         await validator.bar.join()
         tell({"event": "ready", "model": validator.manifest.name, "model_root": validator.manifest.root.hex()})
-        await forever(validator.round, every=settings.every, stop=stop, told=told)
+        # A juror has seconds to vote: it does not wait until what was drawn is audited.
+        async with asyncio.TaskGroup() as duties:
+            for duty in (validator.rounds.round, validator.bar.round):
+                duties.create_task(forever(duty, every=settings.every, stop=stop, told=told))
 
 
 async def _audit(settings: ValidatorSettings, accounts: list[str], sessions: int, tell: Any) -> int:
