@@ -36,7 +36,7 @@ from corolla_validator.evidence_folder import EvidenceFolder
 from corolla_validator.examiner import Examiner
 from corolla_validator.ports import Charge, Paid
 from corolla_validator.recent import RecentLookup
-from corolla_validator.rounds import REDEEMED_SECONDS, TRIES, Plan, Rounds
+from corolla_validator.rounds import AGAIN_SECONDS, AWAY_SECONDS, REDEEMED_SECONDS, TRIES, Plan, Rounds
 
 pytestmark = pytest.mark.anyio
 SPAN = Span(1, 3)
@@ -52,12 +52,14 @@ class Swarm:
         self.signed_over: dict[str, list[SignedReceipt]] = {}
         self.refusing: set[str] = set()
         self.down: set[str] = set()
+        self.busy: set[str] = set()
+        self.offline: set[str] = set()
         self.blocks = 100
         self.now = time.time()
         self.opened = 0
 
     async def lookup(self, model_root: ModelRoot, num_blocks: int) -> list[Announcement]:
-        return [self._announcement(account) for account in self.entries]
+        return [self._announcement(account) for account in self.entries if account not in self.offline]
 
     async def height(self) -> int:
         return self.blocks
@@ -81,6 +83,10 @@ class Swarm:
 
     async def open(self, node: Announcement, signed: SignedReceipt) -> Entry:
         self.opened += 1
+        if node.account in self.down:
+            raise PeerUnreachable("down", peer=node.account)
+        if node.account in self.busy:
+            raise OpeningUnavailable("later", receipt=signed.receipt.hash(), reason="busy")
         if node.account in self.refusing:
             raise OpeningUnavailable("no", receipt=signed.receipt.hash(), reason="unknown")
         return next(e for e in self.entries[node.account] if e.signed == signed)
@@ -335,6 +341,30 @@ async def test_refusing_to_open_is_told_after_some_tries_and_harms_nobody_else(w
     (withheld,) = [event for event in world.events if event["event"] == "withheld"]
     assert withheld["node"] == CHEAT.address
     assert world.rounds.standing(CHEAT.address) is Standing.CLEAR  # nothing is known of its numbers
+
+
+@pytest.mark.parametrize("trouble", ["down", "busy", "offline"])
+async def test_a_node_that_crashed_or_is_busy_is_asked_again_and_holds_nobody_up(world: World, trouble: str) -> None:
+    world.serve("honest", "h1", 2)
+    world.serve("cheat", "c1", 1)
+    await world.pass_rounds(2)
+    getattr(world.swarm, trouble).add(HONEST.address)
+    await world.pass_rounds(BEACON_DELAY + 4 + 5 * TRIES)
+    assert world.outcomes() == [(CHEAT.address, "failed")]
+    getattr(world.swarm, trouble).clear()
+    await world.pass_rounds(int(AGAIN_SECONDS) + 1)
+    assert sorted(world.outcomes()) == sorted([(CHEAT.address, "failed"), (HONEST.address, "passed")])
+    assert {event["event"] for event in world.events} == {"audit"}
+
+
+async def test_who_stays_away_does_not_open_what_it_signed_for(world: World) -> None:
+    world.serve("cheat", "c1", 1)
+    await world.pass_rounds(2)
+    world.swarm.offline.add(CHEAT.address)
+    await world.pass_rounds(BEACON_DELAY + 4)
+    world.swarm.now += AWAY_SECONDS
+    await world.pass_rounds(2)
+    assert [event["event"] for event in world.events] == ["withheld"]
 
 
 async def test_rows_it_did_not_sign_for_are_withheld_rows(world: World) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from corolla_core.chain.abi import load_abi
 from corolla_core.chain.rpc import Chain, hex_bytes, hex_hash
@@ -26,6 +27,21 @@ class Payments:
     async def for_sessions(self, node: Address, receipts: Collection[Hash32]) -> Paid | None:
         """All that the node redeemed with vouchers that acknowledge one of these receipts, on the tranche that brought
         it most. A voucher that acknowledges nothing pays ahead for what the next one does. Raises ChainError."""
+        ahead: Counter[TrancheId] = Counter()
+        found: dict[TrancheId, Paid] = {}
+        for redeemed in await self._redemptions(node):
+            tranche, head = TrancheId(redeemed["trancheId"]), Hash32(redeemed["receiptHead"])
+            ahead[tranche] += redeemed["amount"]
+            if head == ZERO_HASH:
+                continue
+            amount = ahead.pop(tranche)
+            if head in receipts:
+                before = found.get(tranche, Paid(tranche))
+                found[tranche] = Paid(tranche, Nectar(before.amount + amount), before.heads | {head})
+        return max(found.values(), key=lambda paid: (paid.amount, paid.tranche_id), default=None)
+
+    async def _redemptions(self, node: Address) -> list[Mapping[str, Any]]:
+        """Oldest first."""
         newest = await self._chain.block_number()
         asked = {
             "address": self._chain.network.escrow,
@@ -37,18 +53,6 @@ class Payments:
                 "0x" + bytes(12).hex() + address_bytes(node).hex(),
             ],
         }
-        ahead: Counter[TrancheId] = Counter()
-        found: dict[TrancheId, Paid] = {}
-        for entry in await self._chain.request("eth_getLogs", asked):
-            event = self._abi.decode_log([hex_hash(topic) for topic in entry["topics"]], hex_bytes(entry["data"]))
-            if event is None:
-                continue
-            tranche, head = TrancheId(event.arguments["trancheId"]), Hash32(event.arguments["receiptHead"])
-            ahead[tranche] += event.arguments["amount"]
-            if head == ZERO_HASH:
-                continue
-            amount = ahead.pop(tranche)
-            if head in receipts:
-                before = found.get(tranche, Paid(tranche))
-                found[tranche] = Paid(tranche, Nectar(before.amount + amount), before.heads | {head})
-        return max(found.values(), key=lambda paid: (paid.amount, paid.tranche_id), default=None)
+        logs = await self._chain.request("eth_getLogs", asked)
+        events = [self._abi.decode_log([hex_hash(t) for t in log["topics"]], hex_bytes(log["data"])) for log in logs]
+        return [event.arguments for event in events if event is not None]

@@ -14,6 +14,7 @@ from corolla_core.protocol.errors import (
     InvalidProof,
     NetworkError,
     OpeningUnavailable,
+    PeerUnreachable,
     ServingError,
 )
 from corolla_core.protocol.ids import ZERO_HASH, Address, Hash32, ModelRoot
@@ -38,6 +39,10 @@ MOST_COUNTS = 64
 """Of the sessions a node failed in, how many of the newest it is charged with."""
 TRIES = 5
 """How often a node is asked for the rows of a drawn session before that counts as refusing to open them."""
+AWAY_SECONDS = 600.0
+"""How long a drawn session waits for a node that is busy or cannot be reached: who crashed has the rows still."""
+AGAIN_SECONDS = 5.0
+"""How soon such a node is asked again: it may be dear to find out that nobody is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,7 @@ class Plan:
 class _Drawn:
     key: ChainKey
     beacon: Hash32
+    since: float
     tries: int = 0
 
 
@@ -93,6 +99,7 @@ class Rounds:
         self._watch = Watchlist(quiet=self.plan.quiet)
         self._online: dict[Address, Announcement] = {}
         self._drawn: list[_Drawn] = []
+        self._away_until: dict[Address, float] = {}
         self._grown: dict[ChainKey, Linked] = {}
         self._finder = FaultFinder(nodes, store, published)
         self._charged: dict[Address, float] = {}
@@ -126,10 +133,9 @@ class Rounds:
         for key, beacon_at in self._watch.due(height=height, now=now):
             beacon = await self._beacons.hash_at(beacon_at)
             if self._watch.draw(key, beacon, self._probability(key.signer)):
-                self._drawn.append(_Drawn(key, beacon))
+                self._drawn.append(_Drawn(key, beacon, now))
         for drawn in list(self._drawn):
-            node = online.get(drawn.key.signer)
-            if node is None or await self._attempt(node, drawn):
+            if await self._attempt(drawn):
                 self._drawn.remove(drawn)
         await self._prosecute()
         self._watch.forget(before=now - self.plan.window)
@@ -220,22 +226,33 @@ class Rounds:
         if not (audited or self._finder.unfit(key)):
             self._watch.saw(linked, height=height, now=self._clock())
 
-    async def _attempt(self, node: Announcement, drawn: _Drawn) -> bool:
+    async def _attempt(self, drawn: _Drawn) -> bool:
         """Whether that is done with, one way or another."""
-        drawn.tries += 1
-        chains = await self._reader.chains(drawn.key.signer, drawn.key.session)
+        signer, now = drawn.key.signer, self._clock()
+        if now < self._away_until.get(signer, now):
+            return False
+        chains = await self._reader.chains(signer, drawn.key.session)
         linked = next((one for one in chains if one.key == drawn.key), None)
         if linked is None:
             return True
-        try:
-            await self.audit(node, linked, beacon=drawn.beacon)
-        except (OpeningUnavailable, InvalidProof, NetworkError, ServingError) as error:
+        error: CorollaError = PeerUnreachable("it is not online", peer=signer)
+        node = self._online.get(signer)
+        if node is not None:
+            try:
+                await self.audit(node, linked, beacon=drawn.beacon)
+                return True
+            except (OpeningUnavailable, InvalidProof, NetworkError, ServingError) as failed:
+                error = failed
+        if isinstance(error, NetworkError) or error.data.get("reason") == "busy":
+            self._away_until[signer] = now + AGAIN_SECONDS
+            if now < drawn.since + AWAY_SECONDS:
+                return False
+        else:
+            drawn.tries += 1
             if drawn.tries < TRIES:
                 return False
-            _log.warning("a node does not open what it signed for", node=node.account, error=str(error))
-            self._tell(
-                {"event": "withheld", "node": node.account, "session": drawn.key.session.hex(), "why": str(error)}
-            )
+        _log.warning("a node does not open what it signed for", node=signer, error=str(error))
+        self._tell({"event": "withheld", "node": signer, "session": drawn.key.session.hex(), "why": str(error)})
         return True
 
     def _weigh(self, record: AuditRecord) -> None:
