@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -157,6 +157,9 @@ class FakeDisk:
             raise self.failing
         mine = sorted((one for one in self.receipts if one.receipt.t_out < before), key=_place)
         return [one for one in mine if _place(one) > (t_out, after)][:limit]
+
+    async def receipts_named(self, hashes: Sequence[Hash32]) -> list[SignedReceipt]:
+        return [one for one in self.receipts if one.receipt.hash() in hashes]
 
     async def charged(self, tranche_id: TrancheId) -> Nectar:
         return self.charges.get(tranche_id, Nectar(0))

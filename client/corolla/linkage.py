@@ -1,8 +1,9 @@
 """What neighbours signed of the rows between them: a pure comparison, made as receipts arrive.
 
 What a node sent under `out_root` is what the next one got under `in_root`. Where the two differ one of them lies, and
-nobody can say yet which: a validator can, as both are bound by what they signed. For the session the node before is
-out; a node that finds fault with a second one is out itself, lest it burn every neighbour it has.
+nobody can say yet which: a validator can, as both are bound by what they signed. The same where a node signs over a
+receipt that the one before did not send here: that one may have shown its two neighbours different ones. For the
+session the node before is out; a node that finds fault with a second one is out itself, lest it burn every neighbour.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from collections.abc import Sequence
 
 from corolla.blame import Replace
 from corolla_core.protocol.errors import LinkBroken, PeerMisbehaved
-from corolla_core.protocol.ids import ZERO_HASH, Address
+from corolla_core.protocol.ids import ZERO_HASH, Address, Hash32
 from corolla_core.protocol.receipt import Receipt
 
 _MAX_SEEN = 1024
+_UNSENT = "did not send here what the next node signs over"
 
 _Chunk = tuple[int, int]
 _Node = tuple[Address, Receipt]
@@ -70,7 +72,7 @@ class Linkage:
             if start < self._void_below:
                 del unmet[start, count]
             elif start + count <= upper[1].pos_start:  # a node's receipts come in order: that one will not come
-                return _misbehaved(after, "signs over a receipt that the node before did not send")
+                return self._either(upper[0], after, unmet[start, count].upstream_receipt_hash, _UNSENT)
         return None
 
     def _compare(self, upper: _Node, lower: _Node) -> Replace | None:
@@ -78,15 +80,18 @@ class Linkage:
         same = theirs.out_root == ours.in_root
         if ours.upstream_receipt_hash != ZERO_HASH:
             if ours.upstream_receipt_hash != theirs.hash():
-                return _misbehaved(account, "signs over a receipt that the node before did not send")
+                return self._either(before, account, ours.upstream_receipt_hash, _UNSENT)
             return None if same else _misbehaved(account, "signs over a receipt for other rows than its own")
         if same:
             return None
+        return self._either(before, account, theirs.hash(), "signed for other rows than the next node got")
+
+    def _either(self, before: Address, account: Address, receipt: Hash32, text: str) -> Replace:
+        """One of two lies about this receipt."""
         self._accused[account] += 1
         if self._accused[account] > 1:
-            return _misbehaved(account, "gets other rows than any node before it signs for")
-        text = "signed for other rows than the next node got"
-        return Replace(before, LinkBroken(text, peer=before, receipt=theirs.hash()))
+            return _misbehaved(account, "contradicts every node before it")
+        return Replace(before, LinkBroken(text, peer=before, receipt=receipt))
 
 
 def _of(kept: dict[Address, OrderedDict[_Chunk, Receipt]], account: Address) -> OrderedDict[_Chunk, Receipt]:

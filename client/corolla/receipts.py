@@ -111,13 +111,18 @@ class ReceiptChain:
 
     def add(self, signed: SignedReceipt) -> Receipt:
         """What it says, where it is the next of this chain and true as far as the client can see. Raises
-        PeerMisbehaved."""
+        PeerMisbehaved.
+
+        One of this session that the node signed is kept even then: what is refused is what convicts.
+        """
         peer = self.terms.signer
         try:
             signer = signed.signer()
         except InvalidSignature as error:
             raise PeerMisbehaved(f"sent a receipt that nobody signed: {error}", peer=peer) from None
         receipt, terms = signed.receipt, self.terms
+        if signer == peer and receipt.session_id == terms.session:
+            self.kept.append(signed)
         stated = (receipt.chain_id, receipt.model_root, receipt.span, receipt.weight_root)
         agreed = (terms.chain_id, terms.model_root, terms.span, terms.weight_root)
         if signer != peer or stated != agreed:
@@ -142,7 +147,6 @@ class ReceiptChain:
                 raise PeerMisbehaved("signed for other rows than it was sent or sent", peer=peer)
         self.head = receipt.hash()
         self.end = receipt.pos_start + receipt.n_pos
-        self.kept.append(signed)
         return receipt
 
     def take(self) -> list[SignedReceipt]:

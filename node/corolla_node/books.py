@@ -64,6 +64,9 @@ class Books:
             lambda: self._node.receipts_after(t_out, after, before=before, limit=limit, signer=self._payee)
         )
 
+    async def receipts_named(self, hashes: Sequence[Hash32]) -> list[SignedReceipt]:
+        return await self._store.run(self._node.receipts_named, hashes)
+
     async def forget_receipts(self, retention: float) -> int:
         """Drop receipts older than `retention` seconds, and nonces that none is left of; returns how many receipts.
         Raises StoreError."""

@@ -135,3 +135,7 @@ class Memory(Protocol):
         """This node's receipts sorted by (`t_out`, hash), from behind this one on, made before `before` (Unix
         milliseconds), at most `limit`. Raises StoreError."""
         ...
+
+    async def receipts_named(self, hashes: Sequence[Hash32]) -> list[SignedReceipt]:
+        """Those of these receipts that are kept, whoever signed them. Raises StoreError."""
+        ...

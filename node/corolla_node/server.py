@@ -36,6 +36,7 @@ from corolla_core.swarm.messages import (
     MAX_CHUNK_ROWS,
     AnyMessage,
     Ask,
+    AskNamed,
     AskOpening,
     AskPossession,
     AskReceipts,
@@ -105,7 +106,7 @@ class Server:
         self._ending: dict[SessionId, Session] = {}
         self._last_receipts: set[asyncio.Future[None]] = set()
         self._opening: Counter[Address] = Counter()
-        self._feed = Feed(desk.memory.receipts_after, desk.clock)
+        self._feed = Feed(desk.memory, desk.clock)
         self._empty = asyncio.Event()
         self._empty.set()
         self.draining = False
@@ -165,7 +166,7 @@ class Server:
                     self._possessions.ask(conn, message)
                 case Ask():
                     conn.send(self.info())
-                case AskReceipts():
+                case AskReceipts() | AskNamed():
                     self._tasks.create_task(self._feed.answer(conn, message))
                 case Fault():
                     self._fault(conn, message)

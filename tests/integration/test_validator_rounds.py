@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from hashlib import sha256
@@ -20,13 +20,13 @@ from corolla_core.model.manifest import Manifest, build_manifest
 from corolla_core.model.replay import run
 from corolla_core.protocol.beacon import BEACON_DELAY
 from corolla_core.protocol.errors import ChainUnreachable, OpeningUnavailable, PeerUnreachable, StoreError
-from corolla_core.protocol.ids import Hash32, ModelRoot
+from corolla_core.protocol.ids import Hash32, ModelRoot, TrancheId
+from corolla_core.protocol.provable import ProvableFault, Publication
 from corolla_core.protocol.receipt import NumericClass, SignedReceipt
-from corolla_core.protocol.receipt_chain import Fork
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.suspicion import Standing
 from corolla_core.protocol.transcript import Entry
-from corolla_core.protocol.units import Nectar
+from corolla_core.protocol.units import Nectar, UnixTime
 from corolla_core.protocol.verdict import Outcome
 from corolla_core.store.store import Store
 from corolla_core.store.validator_store import ValidatorStore
@@ -34,9 +34,9 @@ from corolla_core.swarm.announcement import Announcement, NodeState
 from corolla_validator.auditor import Auditor
 from corolla_validator.evidence_folder import EvidenceFolder
 from corolla_validator.examiner import Examiner
-from corolla_validator.ports import Charge
+from corolla_validator.ports import Charge, Paid
 from corolla_validator.recent import RecentLookup
-from corolla_validator.rounds import TRIES, Plan, Rounds
+from corolla_validator.rounds import AGAIN_SECONDS, AWAY_SECONDS, REDEEMED_SECONDS, TRIES, Plan, Rounds
 
 pytestmark = pytest.mark.anyio
 SPAN = Span(1, 3)
@@ -49,14 +49,17 @@ class Swarm:
     def __init__(self, root: ModelRoot) -> None:
         self.root = root
         self.entries: dict[str, list[Entry]] = {HONEST.address: [], CHEAT.address: []}
+        self.signed_over: dict[str, list[SignedReceipt]] = {}
         self.refusing: set[str] = set()
         self.down: set[str] = set()
+        self.busy: set[str] = set()
+        self.offline: set[str] = set()
         self.blocks = 100
         self.now = time.time()
         self.opened = 0
 
     async def lookup(self, model_root: ModelRoot, num_blocks: int) -> list[Announcement]:
-        return [self._announcement(account) for account in self.entries]
+        return [self._announcement(account) for account in self.entries if account not in self.offline]
 
     async def height(self) -> int:
         return self.blocks
@@ -75,8 +78,15 @@ class Swarm:
         found = [s for s in all_ if (s.receipt.t_out, s.receipt.hash()) > (t_out, after)]
         return found[:3], len(found) > 3
 
+    async def named(self, node: Announcement, hashes: Sequence[Hash32]) -> list[SignedReceipt]:
+        return [one for one in self.signed_over.get(node.account, []) if one.receipt.hash() in hashes]
+
     async def open(self, node: Announcement, signed: SignedReceipt) -> Entry:
         self.opened += 1
+        if node.account in self.down:
+            raise PeerUnreachable("down", peer=node.account)
+        if node.account in self.busy:
+            raise OpeningUnavailable("later", receipt=signed.receipt.hash(), reason="busy")
         if node.account in self.refusing:
             raise OpeningUnavailable("no", receipt=signed.receipt.hash(), reason="unknown")
         return next(e for e in self.entries[node.account] if e.signed == signed)
@@ -108,20 +118,26 @@ class FakeCourt:
 
     def __init__(self) -> None:
         self.charges: list[Charge] = []
-        self.forks: list[Fork] = []
         self.demanded: list[tuple[SignedReceipt, ...]] = []
+        self.redeemed: Paid | None = None
+        self.refunds: list[Paid | None] = []
+        self.faults: list[ProvableFault] = []
         self.down = False
 
-    async def accuse(self, charge: Charge) -> int | None:
+    async def paid(self, charge: Charge) -> Paid | None:
         if self.down:
             raise ChainUnreachable("down")
+        return self.redeemed
+
+    async def accuse(self, charge: Charge, paid: Paid | None) -> int | None:
         self.charges.append(charge)
+        self.refunds.append(paid)
         return len(self.charges)
 
-    async def prove_fork(self, fork: Fork) -> Nectar | None:
+    async def prove(self, fault: ProvableFault) -> Nectar | None:
         if self.down:
             raise ChainUnreachable("down")
-        self.forks.append(fork)
+        self.faults.append(fault)
         return Nectar(7)
 
     def demand(self, chain: tuple[SignedReceipt, ...]) -> None:
@@ -140,6 +156,9 @@ class World:
         self.blocks = load_blocks(checkpoint, SPAN, manifest=manifest)
         self.part = load_blocks(checkpoint, Span(1, 2), manifest=manifest)
         self.court = FakeCourt()
+        self.publication = Publication(
+            manifest.root, manifest.block_roots, frozenset({NumericClass.FP32}), 1, UnixTime(0)
+        )
         self.rounds = self.new_rounds()
 
     def new_rounds(self, plan: Plan | None = None) -> Rounds:
@@ -152,12 +171,16 @@ class World:
             beacons=swarm,
             store=self.store,
             examiner=Examiner(swarm, self.store, self.auditor, self.evidence, clock=lambda: swarm.now),
+            published=self,
             clock=lambda: swarm.now,
             tell=self.events.append,
             court=self.court,
             plan=plan or Plan(Fraction(1), quiet=2.0),
         )
         return self.rounds
+
+    async def now(self, *, within: float = 60.0) -> Publication | None:
+        return self.publication
 
     def honest(self, x: Tensor) -> Tensor:
         return run(self.blocks, x)
@@ -177,6 +200,9 @@ class World:
         for _ in range(count):
             self.swarm.now += 1
             await self.rounds.round()
+
+    def standing_of_cheat(self) -> Standing:
+        return self.rounds.standing(CHEAT.address)
 
     def outcomes(self) -> list[tuple[str, str]]:
         return [(record.node, record.verdict.outcome.value) for record in self.books.audits()]
@@ -228,10 +254,32 @@ async def test_three_failures_on_fresh_inputs_are_disputed_and_the_same_input_co
     await world.pass_rounds()
     assert world.rounds.standing(CHEAT.address) is Standing.DISPUTED
     assert len(world.outcomes()) == 5
+    await world.pass_rounds(int(REDEEMED_SECONDS))
     (charge,) = world.court.charges
-    assert charge.signed.signer() == CHEAT.address
-    assert world.evidence.read(charge.evidence).head == charge.signed.receipt
-    assert charge.session[-1] == charge.signed.receipt.hash()
+    assert charge.node == CHEAT.address
+    assert len(charge.counts) == 5
+    heads = [count.signed.receipt for count in charge.counts]
+    assert [world.evidence.read(count.evidence).head for count in charge.counts] == heads
+    assert heads == sorted(heads, key=lambda head: head.hash())
+    assert charge.receipts == {entry.receipt.hash() for entry in world.swarm.entries[CHEAT.address]}
+    assert charge.newest.signed == world.swarm.entries[CHEAT.address][-1].signed
+    assert world.court.refunds == [None]  # it never redeemed: nobody is waited for any longer
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_an_accusation_waits_until_the_last_session_was_redeemed(world: World, late: bool) -> None:
+    for number in range(3):
+        world.swarm.now += 1
+        world.serve("cheat", f"s{number}", number)
+    first, last = (world.swarm.entries[CHEAT.address][at].receipt.hash() for at in (0, -1))
+    world.court.redeemed = Paid(TrancheId(b"t" * 32), Nectar(5), frozenset({first}))
+    await world.pass_rounds()
+    assert world.standing_of_cheat() is Standing.DISPUTED
+    assert world.court.charges == []
+    if not late:
+        world.court.redeemed = Paid(TrancheId(b"t" * 32), Nectar(9), frozenset({first, last}))
+    await world.pass_rounds(int(REDEEMED_SECONDS) if late else 1)
+    assert world.court.refunds == [world.court.redeemed]
 
 
 async def test_a_chain_out_of_reach_delays_an_accusation_and_loses_none(world: World) -> None:
@@ -242,7 +290,7 @@ async def test_a_chain_out_of_reach_delays_an_accusation_and_loses_none(world: W
         await world.pass_rounds()
     assert world.court.charges == []
     world.court.down = False
-    await world.pass_rounds(2)
+    await world.pass_rounds(int(REDEEMED_SECONDS))
     assert len(world.court.charges) == 1
 
 
@@ -300,6 +348,30 @@ async def test_refusing_to_open_is_told_after_some_tries_and_harms_nobody_else(w
     assert world.rounds.standing(CHEAT.address) is Standing.CLEAR  # nothing is known of its numbers
 
 
+@pytest.mark.parametrize("trouble", ["down", "busy", "offline"])
+async def test_a_node_that_crashed_or_is_busy_is_asked_again_and_holds_nobody_up(world: World, trouble: str) -> None:
+    world.serve("honest", "h1", 2)
+    world.serve("cheat", "c1", 1)
+    await world.pass_rounds(2)
+    getattr(world.swarm, trouble).add(HONEST.address)
+    await world.pass_rounds(BEACON_DELAY + 4 + 5 * TRIES)
+    assert world.outcomes() == [(CHEAT.address, "failed")]
+    getattr(world.swarm, trouble).clear()
+    await world.pass_rounds(int(AGAIN_SECONDS) + 1)
+    assert sorted(world.outcomes()) == sorted([(CHEAT.address, "failed"), (HONEST.address, "passed")])
+    assert {event["event"] for event in world.events} == {"audit"}
+
+
+async def test_who_stays_away_does_not_open_what_it_signed_for(world: World) -> None:
+    world.serve("cheat", "c1", 1)
+    await world.pass_rounds(2)
+    world.swarm.offline.add(CHEAT.address)
+    await world.pass_rounds(BEACON_DELAY + 4)
+    world.swarm.now += AWAY_SECONDS
+    await world.pass_rounds(2)
+    assert [event["event"] for event in world.events] == ["withheld"]
+
+
 async def test_rows_it_did_not_sign_for_are_withheld_rows(world: World) -> None:
     world.serve("cheat", "c1", 1)
     honest = session(CHEAT, world.manifest, SPAN, inputs(1), world.honest, name="c1", t_out=1)
@@ -318,8 +390,9 @@ async def test_a_fork_of_the_chain_is_told_once(world: World) -> None:
     other = replace(last.receipt, t_out=last.receipt.t_out + 1).sign(CHEAT)
     world.swarm.entries[CHEAT.address].append(replace(last, signed=other))
     await world.pass_rounds()
-    forks = [event for event in world.events if event["event"] == "fork"]
-    assert len(world.court.forks) == 1
+    forks = [event for event in world.events if event["event"] == "fault"]
+    assert len(world.court.faults) == 1
+    assert [(fork["fault"], fork["node"]) for fork in forks] == [("fork", CHEAT.address)]
     assert [set(fork["receipts"]) for fork in forks] == [{last.receipt.hash().hex(), other.receipt.hash().hex()}]  # type: ignore[call-overload]
 
 

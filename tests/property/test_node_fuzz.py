@@ -97,6 +97,7 @@ ANY_MESSAGE = st.one_of(
     st.builds(messages.Close, sessions),
     st.builds(messages.Ask),
     st.builds(messages.AskReceipts, bigs, hashes),
+    st.builds(messages.AskNamed, st.lists(hashes, max_size=4)),
     st.builds(messages.Receipts, st.just([]), st.booleans()),
     st.builds(messages.Fault, errors | known_errors, st.none() | sessions, st.none() | bigs),
     st.builds(messages.Closed, sessions),

@@ -97,7 +97,12 @@ def test_a_receipt_the_node_before_never_sent_is_found_out(upper_first: bool) ->
     found = [linkage.check(account, receipt, CHAIN) for account, receipt in steps]
     assert found[0] is None
     assert found[1] is not None
-    assert found[1].account == B
+    assert found[1].account == A  # which may have sent each of its neighbours another one
+    named = replace(made(B, 8), upstream_receipt_hash=root("nothing"))
+    linkage.check(C, made(C, 8), [C, B])
+    again = linkage.check(B, replace(named, span=Span(6, 8)), [C, B])
+    assert again is not None
+    assert again.account == B  # which says so of everyone
 
 
 def test_a_receipt_the_node_before_can_send_no_more_is_found_out() -> None:
@@ -105,7 +110,9 @@ def test_a_receipt_the_node_before_can_send_no_more_is_found_out() -> None:
     assert linkage.check(B, replace(made(B, 0, 4), upstream_receipt_hash=root("nothing")), CHAIN) is None
     lost = linkage.check(A, made(A, 8), CHAIN)
     assert lost is not None
-    assert lost.account == B
+    assert lost.account == A
+    assert isinstance(lost.error, LinkBroken)
+    assert lost.error.receipt == root("nothing")
 
 
 def test_the_first_node_has_no_node_before_it() -> None:

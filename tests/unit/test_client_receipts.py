@@ -79,6 +79,20 @@ def test_receipts_that_follow_each_other_are_kept() -> None:
     assert chain.take() == []
 
 
+def test_what_convicts_a_node_is_refused_and_kept() -> None:
+    chain, first = ReceiptChain(TERMS), receipt(0, 8)
+    chain.add(wire(first))
+    fork = receipt(0, 8, t_out=3)
+    with pytest.raises(PeerMisbehaved):
+        chain.add(wire(fork))
+    false = receipt(8, 4, first.hash(), weight_root=Hash32(b"x" * 32))
+    with pytest.raises(PeerMisbehaved):
+        chain.add(wire(false))
+    with pytest.raises(PeerMisbehaved):
+        chain.add(wire(receipt(8, 4, first.hash(), session_id=SessionId(b"x" * 16))))
+    assert [signed.receipt for signed in chain.take()] == [first, fork, false]
+
+
 def test_a_receipt_about_other_rows_than_the_client_sent_or_got_is_refused() -> None:
     other = rows_root(SESSION, 0, rows(0, 8, "forged"))
     for root in ("in_root", "out_root"):

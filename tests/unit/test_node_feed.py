@@ -17,7 +17,7 @@ from corolla_core.protocol.span import Span
 from corolla_core.store.node_store import NodeStore
 from corolla_core.store.store import Store
 from corolla_core.swarm.frame import MAX_HEADER_BYTES, encode
-from corolla_core.swarm.messages import MAX_RECEIPTS, AskReceipts, Receipt, Receipts
+from corolla_core.swarm.messages import MAX_RECEIPTS, AskNamed, AskReceipts, Receipt, Receipts
 from corolla_node.feed import LAG_MS
 
 __all__ = ["database", "postgres_server", "store"]
@@ -45,6 +45,28 @@ async def test_a_peer_is_shown_what_was_signed_once_it_has_settled() -> None:
         client.pipes[0].send(AskReceipts(place.t_out, place.hash()))
         answer, _ = await client.expect(Receipts)
         assert answer.receipts == []
+
+
+@pytest.mark.anyio
+async def test_who_names_receipts_is_shown_those_that_are_held_whoever_signed_them() -> None:
+    disk, world = FakeDisk(), World()
+    disk.receipts = [receipt(session=1, signer=PAYEE), receipt(session=2, signer=PAYER)]
+    async with running_node(world, "a", A, disk=disk) as a:
+        client = FakeClient(world, [a])
+        names = [one.receipt.hash() for one in disk.receipts]
+        client.pipes[0].send(AskNamed([*names[1:], bytes(32)]))
+        answer, _ = await client.expect(Receipts)
+        assert answer.receipts == disk.receipts[1:]
+
+
+def test_receipts_are_found_by_their_hashes(store: Store) -> None:
+    node = NodeStore(store)
+    signed = [receipt(session=n) for n in range(3)]
+    for one in signed:
+        node.record_receipt(one)
+    names = [one.receipt.hash() for one in signed]
+    assert set(node.receipts_named([names[2], names[0], Hash32(bytes(32))])) == {signed[0], signed[2]}
+    assert node.receipts_named([]) == []
 
 
 @pytest.mark.anyio

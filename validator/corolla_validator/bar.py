@@ -4,12 +4,14 @@ have them."""
 from __future__ import annotations
 
 from random import SystemRandom
-from time import time
+from time import monotonic, time
 
 from corolla_core.chain.disputes import Disputes, Vote
-from corolla_core.chain.faults import Faults
+from corolla_core.chain.faults import Faults, ManifestParts
+from corolla_core.chain.models import Models
 from corolla_core.chain.rpc import Chain
 from corolla_core.chain.sender import TransactionSender
+from corolla_core.model.manifest import Manifest
 from corolla_core.protocol.errors import ChainError
 from corolla_core.protocol.ids import ZERO_ADDRESS, Address, Hash32
 from corolla_core.protocol.signature import Signer
@@ -22,6 +24,7 @@ from corolla_validator.juror import Juror
 from corolla_validator.payments import Payments
 from corolla_validator.ports import Tell
 from corolla_validator.prosecutor import Prosecutor
+from corolla_validator.published import Published
 from corolla_validator.registrar import ChainRegistrar
 from corolla_validator.rounds import Rounds
 
@@ -32,8 +35,16 @@ class Bar:
     """`court` is None where nobody can be accused: without an account, nothing is sent to the chain."""
 
     def __init__(
-        self, chain: Chain, signer: Signer | None, store: Store, settings: ValidatorSettings, *, tell: Tell
+        self,
+        chain: Chain,
+        signer: Signer | None,
+        store: Store,
+        settings: ValidatorSettings,
+        manifest: Manifest,
+        *,
+        tell: Tell,
     ) -> None:
+        self.published = Published(Models(chain), manifest, clock=monotonic)
         self._beacons = ChainBeacons(chain)
         self._settings = settings
         self._signer = signer
@@ -53,7 +64,8 @@ class Bar:
         if faults is not None:
             registrar = ChainRegistrar(faults, payments)
             self._challenger = Challenger(registrar, store, clock=time, rng=SystemRandom(), tell=tell)
-        self.court = Prosecutor(self._disputes, faults, payments, self._challenger)
+        parts = ManifestParts(manifest.name, manifest.config_root, manifest.front_root, manifest.head_root)
+        self.court = Prosecutor(self._disputes, faults, payments, self.published, parts, self._challenger)
 
     def asks(self, rounds: Rounds) -> None:
         """Whose judgement its votes are."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from time import monotonic
 
 from corolla_core.protocol.errors import NetworkError
@@ -14,7 +15,7 @@ from corolla_core.protocol.transcript import Entry
 from corolla_core.swarm.announcement import Announcement
 from corolla_core.swarm.dial import Fallback
 from corolla_core.swarm.inquiry import Inquiry
-from corolla_core.swarm.messages import AskPossession, AskReceipts, Possession, Receipts
+from corolla_core.swarm.messages import AskNamed, AskPossession, AskReceipts, Possession, Receipts
 from corolla_core.swarm.openings import ask_opening
 
 _ANSWER_SECONDS = 20.0
@@ -30,9 +31,11 @@ class SwarmNodes:
         self._dialing: dict[Address, asyncio.Lock] = {}
 
     async def receipts(self, node: Announcement, t_out: int, after: Hash32) -> tuple[list[SignedReceipt], bool]:
-        line = await self._line(node)
-        answer, _payload = await line.ask(AskReceipts(t_out, after), Receipts, seconds=_ANSWER_SECONDS)
-        return answer.receipts, answer.more
+        return await self._receipts(node, AskReceipts(t_out, after))
+
+    async def named(self, node: Announcement, hashes: Sequence[Hash32]) -> list[SignedReceipt]:
+        found, _more = await self._receipts(node, AskNamed(list(hashes)))
+        return found
 
     async def open(self, node: Announcement, signed: SignedReceipt) -> Entry:
         line = await self._line(node)
@@ -56,6 +59,11 @@ class SwarmNodes:
     async def close(self) -> None:
         await asyncio.gather(*(line.close() for _certificate, line in self._lines.values()), return_exceptions=True)
         self._lines.clear()
+
+    async def _receipts(self, node: Announcement, question: AskReceipts | AskNamed) -> tuple[list[SignedReceipt], bool]:
+        line = await self._line(node)
+        answer, _payload = await line.ask(question, Receipts, seconds=_ANSWER_SECONDS)
+        return answer.receipts, answer.more
 
     async def _line(self, node: Announcement) -> Inquiry:
         async with self._dialing.setdefault(node.account, asyncio.Lock()):

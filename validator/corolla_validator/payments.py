@@ -1,27 +1,20 @@
-"""What a node was paid for a session, as far as the escrow's events tell."""
+"""What a node was paid for the sessions held against it, as far as the escrow's events tell."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from corolla_core.chain.abi import load_abi
 from corolla_core.chain.escrow import Escrow
 from corolla_core.chain.rpc import Chain, hex_bytes, hex_hash
-from corolla_core.protocol.ids import Address, Hash32, TrancheId, address_bytes
+from corolla_core.protocol.ids import ZERO_HASH, Address, Hash32, TrancheId, address_bytes
 from corolla_core.protocol.units import Nectar
+from corolla_validator.ports import Paid
 
 #: endpoints commonly refuse wider ranges
 _BLOCKS_AT_ONCE = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Paid:
-    """`amount` is what the redemption that acknowledged the session brought the node, fee included."""
-
-    tranche_id: TrancheId
-    amount: Nectar
 
 
 class Payments:
@@ -33,13 +26,21 @@ class Payments:
         self._abi = load_abi("Escrow")
         self._escrow = Escrow(chain)
 
-    async def for_session(self, node: Address, receipts: Collection[Hash32]) -> Paid | None:
-        """The last redemption of the node's whose voucher acknowledges one of these receipts. Raises ChainError."""
-        found: Paid | None = None
+    async def for_sessions(self, node: Address, receipts: Collection[Hash32]) -> Paid | None:
+        """All that the node redeemed with vouchers that acknowledge one of these receipts, on the tranche that brought
+        it most. A voucher that acknowledges nothing pays ahead for what the next one does. Raises ChainError."""
+        ahead: Counter[TrancheId] = Counter()
+        found: dict[TrancheId, Paid] = {}
         for redeemed in await self._redemptions(node):
-            if Hash32(redeemed["receiptHead"]) in receipts:
-                found = Paid(TrancheId(redeemed["trancheId"]), Nectar(redeemed["amount"]))
-        return found
+            tranche, head = TrancheId(redeemed["trancheId"]), Hash32(redeemed["receiptHead"])
+            ahead[tranche] += redeemed["amount"]
+            if head == ZERO_HASH:
+                continue
+            amount = ahead.pop(tranche)
+            if head in receipts:
+                before = found.get(tranche, Paid(tranche))
+                found[tranche] = Paid(tranche, Nectar(before.amount + amount), before.heads | {head})
+        return max(found.values(), key=lambda paid: (paid.amount, paid.tranche_id), default=None)
 
     async def head_of(self, node: Address, receipts: Collection[Hash32]) -> tuple[TrancheId, Hash32] | None:
         """A tranche on which the node's last redemption acknowledges one of these receipts, and which. None where

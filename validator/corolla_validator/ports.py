@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from corolla_core.protocol.ids import Hash32, ModelRoot
+from corolla_core.protocol.ids import Address, Hash32, ModelRoot, TrancheId
+from corolla_core.protocol.provable import ProvableFault, Publication
 from corolla_core.protocol.receipt import SignedReceipt
-from corolla_core.protocol.receipt_chain import Fork
 from corolla_core.protocol.transcript import Entry
 from corolla_core.protocol.units import Nectar
 from corolla_core.swarm.announcement import Announcement
@@ -44,29 +44,71 @@ class Nodes(Protocol):
         """Its receipts behind (t_out, hash), and whether there are more."""
         ...
 
+    async def named(self, node: Announcement, hashes: Sequence[Hash32]) -> list[SignedReceipt]:
+        """Those of these receipts that it holds, of its own and of the node before it."""
+        ...
+
     async def open(self, node: Announcement, signed: SignedReceipt) -> Entry:
         """The rows under a receipt, as the node shows them. Raises OpeningUnavailable, InvalidProof."""
         ...
 
 
+class Publications(Protocol):
+    """What the chain says of the model. Raises ChainError."""
+
+    async def now(self, *, within: float = ...) -> Publication | None:
+        """What was published, as of `within` seconds ago; None where nothing was."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
-class Charge:
-    """What is held against a node: the last receipt of a session judged faulty, the evidence, and the hash of every
-    receipt of that session, by which what was paid for it is found."""
+class Count:
+    """One session judged faulty: the last receipt that was judged, the evidence, and the hashes of all its receipts."""
 
     signed: SignedReceipt
     evidence: Hash32
-    session: tuple[Hash32, ...]
+    receipts: frozenset[Hash32]
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What is held against a node. In the order of the judged receipts' hashes, whoever makes the charge."""
+
+    node: Address
+    counts: tuple[Count, ...]
+
+    @property
+    def receipts(self) -> frozenset[Hash32]:
+        """By which what was paid for them all is found."""
+        return frozenset().union(*(count.receipts for count in self.counts))
+
+    @property
+    def newest(self) -> Count:
+        return max(self.counts, key=lambda count: count.signed.receipt.t_out)
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """`amount` is what redemptions on a tranche brought the node, fees included; `heads` are the receipts they
+    acknowledged."""
+
+    tranche_id: TrancheId
+    amount: Nectar = Nectar(0)  # noqa: RUF009 — an int
+    heads: frozenset[Hash32] = frozenset()
 
 
 class Court(Protocol):
     """Takes findings to the chain. Raises ChainError where that is out of reach: then try again."""
 
-    async def accuse(self, charge: Charge) -> int | None:
-        """The dispute's id; None where the node stands accused already, or there is no jury."""
+    async def paid(self, charge: Charge) -> Paid | None:
+        """What the node has got so far for what it is charged with, from the client that paid most."""
         ...
 
-    async def prove_fork(self, fork: Fork) -> Nectar | None:
+    async def accuse(self, charge: Charge, paid: Paid | None) -> int | None:
+        """The dispute's id; None where the node stands accused already, or there is no jury. Who paid is refunded."""
+        ...
+
+    async def prove(self, fault: ProvableFault) -> Nectar | None:
         """What it cost the node; None where it is proven already, or there is no contract for it."""
         ...
 

@@ -1,19 +1,20 @@
-"""Takes to the chain what a validator has found: a disputed node before the jury, a fork of receipts to its proof."""
+"""Takes to the chain what a validator has found: a disputed node before the jury, what signatures prove."""
 
 from __future__ import annotations
 
 import structlog
 
 from corolla_core.chain.disputes import Accusation, Disputes, Outcome
-from corolla_core.chain.faults import Faults
+from corolla_core.chain.faults import Faults, ManifestParts, Punishment
 from corolla_core.protocol.errors import TransactionReverted
-from corolla_core.protocol.ids import Address, TrancheId
+from corolla_core.protocol.ids import Address
+from corolla_core.protocol.provable import BrokenLink, FalseWeights, ProvableFault, kind
 from corolla_core.protocol.receipt import SignedReceipt
 from corolla_core.protocol.receipt_chain import Fork
 from corolla_core.protocol.units import Nectar
 from corolla_validator.challenger import Challenger
 from corolla_validator.payments import Payments
-from corolla_validator.ports import Charge
+from corolla_validator.ports import Charge, Paid, Publications
 
 _log = structlog.get_logger(__name__)
 
@@ -25,32 +26,51 @@ class Prosecutor:
     """`disputes`, `faults` and `challenger` send as the validator; any may be missing on a network."""
 
     def __init__(
-        self, disputes: Disputes | None, faults: Faults | None, payments: Payments, challenger: Challenger | None
+        self,
+        disputes: Disputes | None,
+        faults: Faults | None,
+        payments: Payments,
+        published: Publications,
+        parts: ManifestParts,
+        challenger: Challenger | None,
     ) -> None:
         self._disputes = disputes
         self._faults = faults
         self._payments = payments
+        self._published = published
+        self._parts = parts
         self._challenger = challenger
 
-    async def accuse(self, charge: Charge) -> int | None:
+    async def paid(self, charge: Charge) -> Paid | None:
+        """What the node has redeemed for what it is charged with, on the tranche that brought it most. Raises
+        ChainError."""
+        return await self._payments.for_sessions(charge.node, charge.receipts)
+
+    async def accuse(self, charge: Charge, paid: Paid | None) -> int | None:
         """The dispute's id; None where the node already stands accused, or was convicted lately, or there is no jury.
 
-        Raises ChainError.
+        Of its sessions the first one is brought that no jury has seen: validators that judged the same ones bring the
+        same one, and the contract takes that once. Raises ChainError.
         """
         disputes = self._disputes
-        if disputes is None or await self._stands_accused(disputes, charge.signed.signer()):
+        if disputes is None:
             return None
-        tranche, harm = await self._harm(charge)
+        for count in charge.counts:
+            if await disputes.dispute_over(charge.node, count.signed.receipt.hash()) is None:
+                break
+        else:
+            return None
+        if await self._stands_accused(disputes, charge.node):
+            return None
+        tranche, harm = (None, Nectar(0)) if paid is None else (paid.tranche_id, paid.amount)
         try:
-            return await disputes.accuse(
-                Accusation(charge.signed, charge.evidence, tranche_id=tranche, harm=harm),
-            )
+            return await disputes.accuse(Accusation(count.signed, count.evidence, tranche_id=tranche, harm=harm))
         except TransactionReverted as error:
             # Another validator was first, or the node has nothing left to lose.
-            _log.info("the accusation was not taken", node=charge.signed.signer(), why=str(error))
+            _log.info("the accusation was not taken", node=charge.node, why=str(error))
             return None
 
-    async def prove_fork(self, fork: Fork) -> Nectar | None:
+    async def prove(self, fault: ProvableFault) -> Nectar | None:
         """What it cost the node; None where somebody else has proven it, or there is no contract for it.
 
         Raises ChainError.
@@ -58,10 +78,21 @@ class Prosecutor:
         if self._faults is None:
             return None
         try:
-            return (await self._faults.prove_equivocation(fork.first, fork.second)).taken
+            punished = await self._proof(self._faults, fault)
         except TransactionReverted as error:
-            _log.info("the proof was not taken", node=fork.first.signer(), why=str(error))
+            _log.info("the proof was not taken", node=fault.node, fault=kind(fault), why=str(error))
             return None
+        return None if punished is None else punished.taken
+
+    async def _proof(self, faults: Faults, fault: ProvableFault) -> Punishment | None:
+        match fault:
+            case Fork(first, second):
+                return await faults.prove_equivocation(first, second)
+            case BrokenLink(receipt, upstream):
+                return await faults.prove_broken_link(receipt, upstream)
+            case FalseWeights(receipt):
+                model = await self._published.now()
+                return None if model is None else await faults.prove_weights(receipt, model.version, self._parts)
 
     def demand(self, chain: tuple[SignedReceipt, ...]) -> None:
         if self._challenger is not None:
@@ -74,7 +105,3 @@ class Prosecutor:
             if found.node == node and found.outcome in (Outcome.OPEN, Outcome.FAULTY):
                 return True
         return False
-
-    async def _harm(self, charge: Charge) -> tuple[TrancheId | None, Nectar]:
-        paid = await self._payments.for_session(charge.signed.signer(), charge.session)
-        return (None, Nectar(0)) if paid is None else (paid.tranche_id, paid.amount)

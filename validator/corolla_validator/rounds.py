@@ -18,7 +18,8 @@ from corolla_core.protocol.errors import (
     ServingError,
 )
 from corolla_core.protocol.ids import ZERO_HASH, Address, Hash32, ModelRoot, SessionId
-from corolla_core.protocol.receipt_chain import ChainKey, Fork, Linked
+from corolla_core.protocol.provable import ProvableFault, kind
+from corolla_core.protocol.receipt_chain import ChainKey, Linked
 from corolla_core.protocol.suspicion import Standing, Suspicion
 from corolla_core.protocol.verdict import Outcome
 from corolla_core.store.store import Store
@@ -26,13 +27,22 @@ from corolla_core.store.validator_store import AuditRecord, ValidatorStore
 from corolla_core.swarm.announcement import Announcement
 from corolla_validator.draw import Watchlist, prefix
 from corolla_validator.examiner import Examiner
-from corolla_validator.ports import Beacons, Charge, Clock, Court, Lookup, Nodes, Tell
+from corolla_validator.fault_finder import FaultFinder
+from corolla_validator.ports import Beacons, Charge, Clock, Count, Court, Lookup, Nodes, Publications, Tell
 from corolla_validator.reader import Reader
 
 _log = structlog.get_logger(__name__)
 
+REDEEMED_SECONDS = 15.0
+"""How long an accusation waits until the node has redeemed what it was paid for the session."""
+MOST_COUNTS = 64
+"""Of the sessions a node failed in, how many of the newest it is charged with."""
 TRIES = 5
 """How often a node is asked for the rows of a drawn session before that counts as refusing to open them."""
+AWAY_SECONDS = 600.0
+"""How long a drawn session waits for a node that is busy or cannot be reached: who crashed has the rows still."""
+AGAIN_SECONDS = 5.0
+"""How soon such a node is asked again: it may be dear to find out that nobody is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +60,7 @@ class Plan:
 class _Drawn:
     key: ChainKey
     beacon: Hash32
+    since: float
     tries: int = 0
 
 
@@ -66,6 +77,7 @@ class Rounds:
         beacons: Beacons,
         store: Store,
         examiner: Examiner,
+        published: Publications,
         clock: Clock,
         tell: Tell,
         court: Court | None = None,
@@ -87,9 +99,11 @@ class Rounds:
         self._watch = Watchlist(quiet=self.plan.quiet)
         self._online: dict[Address, Announcement] = {}
         self._drawn: list[_Drawn] = []
-        self._forked: set[ChainKey] = set()
-        self._charges: list[Charge] = []
-        self._forks: list[Fork] = []
+        self._away_until: dict[Address, float] = {}
+        self._grown: dict[ChainKey, Linked] = {}
+        self._finder = FaultFinder(nodes, store, published)
+        self._charged: dict[Address, float] = {}
+        self._faults: list[ProvableFault] = []
         self._suspicions: dict[Address, Suspicion] = {}
 
     async def load(self) -> None:
@@ -111,16 +125,17 @@ class Rounds:
         online = self._online = {node.account: node for node in found_online}
         height = await self._beacons.height()
         grown = await asyncio.gather(*(self._reader.read(node) for node in online.values()))
-        for linked in (one for found in grown for one in found):
+        self._grown |= {linked.key: linked for found in grown for linked in found}
+        for linked in list(self._grown.values()):
             await self._saw(linked, height)
+            del self._grown[linked.key]
         now = self._clock()
         for key, beacon_at in self._watch.due(height=height, now=now):
             beacon = await self._beacons.hash_at(beacon_at)
             if self._watch.draw(key, beacon, self._probability(key.signer)):
-                self._drawn.append(_Drawn(key, beacon))
+                self._drawn.append(_Drawn(key, beacon, now))
         for drawn in list(self._drawn):
-            node = online.get(drawn.key.signer)
-            if node is None or await self._attempt(node, drawn):
+            if await self._attempt(drawn):
                 self._drawn.remove(drawn)
         await self._prosecute()
         self._watch.forget(before=now - self.plan.window)
@@ -139,8 +154,7 @@ class Rounds:
             self._weigh(record)
             self._tell(audited(record, self.standing(record.node)))
             if record.verdict.failed and self.standing(record.node) is Standing.DISPUTED:
-                hashes = tuple(signed.receipt.hash() for signed in linked.chain)
-                self._charges.append(Charge(chain[-1], record.evidence, hashes))
+                self._charged.setdefault(record.node, self._clock())
         return record
 
     async def audit_session(self, session: SessionId) -> list[Address]:
@@ -184,51 +198,82 @@ class Rounds:
 
     async def _prosecute(self) -> None:
         """Take to court what was found; what the chain does not take now stays for the next round."""
-        while self._court is not None and self._forks:
-            fork = self._forks[0]
-            taken = await self._court.prove_fork(fork)
+        while self._court is not None and self._faults:
+            fault = self._faults[0]
+            taken = await self._court.prove(fault)
             if taken is not None:
-                self._tell({"event": "fork proven", "node": fork.first.signer(), "taken": str(taken)})
-            del self._forks[0]
-        while self._court is not None and self._charges:
-            charge = self._charges[0]
-            dispute = await self._court.accuse(charge)
-            if dispute is not None:
-                self._tell({"event": "accused", "node": charge.signed.signer(), "dispute": dispute})
-            del self._charges[0]
+                self._tell({"event": "proven", "fault": kind(fault), "node": fault.node, "taken": str(taken)})
+            del self._faults[0]
+        for node, since in list(self._charged.items()):
+            if self._court is None or await self._accuse(self._court, node, since):
+                del self._charged[node]
+
+    async def _accuse(self, court: Court, node: Address, since: float) -> bool:
+        """Whether that is done with. The client is refunded what the node has redeemed by then: so wait for that."""
+        charge = await self._charge(node)
+        paid = await court.paid(charge)
+        redeemed = paid is not None and not paid.heads.isdisjoint(charge.newest.receipts)
+        if not redeemed and self._clock() < since + REDEEMED_SECONDS:
+            return False
+        dispute = await court.accuse(charge, paid)
+        if dispute is not None:
+            self._tell({"event": "accused", "node": node, "dispute": dispute})
+        return True
+
+    async def _charge(self, node: Address) -> Charge:
+        def counts() -> list[Count]:
+            found = []
+            for record in self._books.audits(node=node, outcome=Outcome.FAILED, limit=MOST_COUNTS):
+                signed = {one.receipt.hash(): one for one in self._books.receipts(record.session, signer=node)}
+                found.append(Count(signed[record.head], record.evidence, frozenset(signed)))
+            return found
+
+        found = await self._store.run(counts)
+        return Charge(node, tuple(sorted(found, key=lambda count: count.signed.receipt.hash())))
 
     def _probability(self, node: Address) -> Fraction:
         return self.plan.probability if self.standing(node) is Standing.CLEAR else Fraction(1)
 
     async def _saw(self, linked: Linked, height: int) -> None:
         key = linked.key
-        if linked.forks and key not in self._forked:
-            self._forked.add(key)
-            hashes = [one.receipt.hash() for one in (linked.forks[0].first, linked.forks[0].second)]
-            _log.error("a node signed two receipts after the same one", node=key.signer, session=key.session)
-            self._forks.append(linked.forks[0])
-            self._tell({"event": "fork", "node": key.signer, "receipts": [one.hex() for one in hashes]})
-        if not await self._store.run(self._books.audited, key.signer, key.session):
+        for fault in await self._finder.look(linked, self._online):
+            hashes = [signed.receipt.hash().hex() for signed in fault.receipts]
+            _log.error("a node's signatures convict it", node=fault.node, fault=kind(fault), session=key.session)
+            self._faults.append(fault)
+            self._tell({"event": "fault", "fault": kind(fault), "node": fault.node, "receipts": hashes})
+        audited = await self._store.run(self._books.audited, key.signer, key.session)
+        if not (audited or self._finder.unfit(key)):
             self._watch.saw(linked, height=height, now=self._clock())
 
-    async def _attempt(self, node: Announcement, drawn: _Drawn) -> bool:
+    async def _attempt(self, drawn: _Drawn) -> bool:
         """Whether that is done with, one way or another."""
-        drawn.tries += 1
-        chains = await self._reader.chains(drawn.key.signer, drawn.key.session)
+        signer, now = drawn.key.signer, self._clock()
+        if now < self._away_until.get(signer, now):
+            return False
+        chains = await self._reader.chains(signer, drawn.key.session)
         linked = next((one for one in chains if one.key == drawn.key), None)
         if linked is None:
             return True
-        try:
-            await self.audit(node, linked, beacon=drawn.beacon)
-        except (OpeningUnavailable, InvalidProof, NetworkError, ServingError) as error:
+        error: CorollaError = PeerUnreachable("it is not online", peer=signer)
+        node = self._online.get(signer)
+        if node is not None:
+            try:
+                await self.audit(node, linked, beacon=drawn.beacon)
+                return True
+            except (OpeningUnavailable, InvalidProof, NetworkError, ServingError) as failed:
+                error = failed
+        if isinstance(error, NetworkError) or error.data.get("reason") == "busy":
+            self._away_until[signer] = now + AGAIN_SECONDS
+            if now < drawn.since + AWAY_SECONDS:
+                return False
+        else:
+            drawn.tries += 1
             if drawn.tries < TRIES:
                 return False
-            _log.warning("a node does not open what it signed for", node=node.account, error=str(error))
-            self._tell(
-                {"event": "withheld", "node": node.account, "session": drawn.key.session.hex(), "why": str(error)}
-            )
-            if self._court is not None:
-                self._court.demand(linked.chain)
+        _log.warning("a node does not open what it signed for", node=signer, error=str(error))
+        self._tell({"event": "withheld", "node": signer, "session": drawn.key.session.hex(), "why": str(error)})
+        if self._court is not None:
+            self._court.demand(linked.chain)
         return True
 
     def _weigh(self, record: AuditRecord) -> None:

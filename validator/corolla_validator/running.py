@@ -70,11 +70,6 @@ class Validator:
         if self.press is not None:
             await self.press.join()
 
-    async def round(self) -> None:
-        """One round of audits, and of a juror's duty. Raises as `Rounds.round` does."""
-        await self.rounds.round()
-        await self.bar.round()
-
 
 @dataclass(frozen=True, slots=True)
 class Folder:
@@ -149,7 +144,7 @@ async def validating(
         evidence = EvidenceFolder(folder.evidence, limit=settings.evidence_bytes)
         examiner = Examiner(nodes, store, bench.auditor(), evidence, clock=time)
         try:
-            bar = Bar(chain, signer, store, settings, tell=tell)
+            bar = Bar(chain, signer, store, settings, bench.manifest, tell=tell)
             recent = RecentLookup(directory)
             rounds = Rounds(
                 model_root=bench.manifest.root,
@@ -159,6 +154,7 @@ async def validating(
                 beacons=ChainBeacons(chain),
                 store=store,
                 examiner=examiner,
+                published=bar.published,
                 clock=time,
                 tell=tell,
                 court=bar.court,

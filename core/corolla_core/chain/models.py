@@ -59,6 +59,12 @@ class Models(Contract):
             raise UnsupportedModel(f"network {self.chain.network.name} has no model {name!r}") from None
         return _version(name, number, found)
 
+    async def versions(self, name: str, root: ModelRoot) -> list[ModelVersion]:
+        """Every version of a name with this manifest root, deprecated or not, in order."""
+        numbers = range(1, await self._read("versionCount", model_id(name)) + 1)
+        found = [await self.version(name, number) for number in numbers]
+        return [version for version in found if version.manifest_root == root]
+
     async def version(self, name: str, number: int) -> ModelVersion:
         """One version, deprecated or not. Raises UnsupportedModel when there is none."""
         try:

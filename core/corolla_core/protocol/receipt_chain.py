@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from corolla_core.protocol.ids import ZERO_HASH, Address, Hash32, SessionId
-from corolla_core.protocol.receipt import Receipt, SignedReceipt
+from corolla_core.protocol.receipt import SignedReceipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,14 @@ class Fork:
 
     first: SignedReceipt
     second: SignedReceipt
+
+    @property
+    def node(self) -> Address:
+        return self.first.signer()
+
+    @property
+    def receipts(self) -> tuple[SignedReceipt, ...]:
+        return self.first, self.second
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +78,3 @@ def _link(key: ChainKey, found: dict[Hash32, SignedReceipt]) -> Linked:
         reached.add(at)
     loose = tuple(found[hash_] for hash_ in sorted(found.keys() - reached))
     return Linked(key, tuple(chain), forks, loose)
-
-
-def is_fork(first: Receipt, second: Receipt) -> bool:
-    """Whether no honest node signs both: they follow the same receipt of the same session, and differ."""
-    same = (first.session_id, first.client_nonce, first.prev_receipt_hash) == (
-        second.session_id,
-        second.client_nonce,
-        second.prev_receipt_hash,
-    )
-    return same and first.hash() != second.hash()

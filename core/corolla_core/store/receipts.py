@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 from sqlalchemy import Row, and_, delete, or_, select
 
@@ -52,6 +54,12 @@ class ReceiptLog:
         with self._store.transaction() as connection:
             row = connection.execute(select(receipts).where(receipts.c.hash == receipt_hash)).first()
         return None if row is None else _signed(row)
+
+    def receipts_named(self, hashes: Sequence[Hash32]) -> list[SignedReceipt]:
+        """Those of these receipts that are kept, in the order of their hashes."""
+        query = select(receipts).where(receipts.c.hash.in_(hashes)).order_by(receipts.c.hash)
+        with self._store.transaction() as connection:
+            return [_signed(row) for row in connection.execute(query).all()]
 
     def receipts_after(
         self, t_out: int, after: Hash32, *, before: int, limit: int, signer: Address

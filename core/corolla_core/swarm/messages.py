@@ -274,10 +274,17 @@ class AskReceipts(Message, frozen=True):
 
 
 class Receipts(Message, frozen=True):
-    """Node's answer to AskReceipts; `more` when there are others behind these already."""
+    """Node's answer to AskReceipts or AskNamed; `more` when there are others behind these already."""
 
     receipts: Annotated[list[SignedReceipt], Meta(max_length=MAX_RECEIPTS)]
     more: bool
+
+
+class AskNamed(Message, frozen=True):
+    """Anyone to node: the receipts with these hashes, its own or those of the node before that its own name. The
+    answer has those of them it holds."""
+
+    receipts: Annotated[list[Hash], Meta(max_length=MAX_RECEIPTS)]
 
 
 AnyMessage = (
@@ -303,4 +310,5 @@ AnyMessage = (
     | Info
     | AskReceipts
     | Receipts
+    | AskNamed
 )

@@ -152,8 +152,10 @@ async def _run(settings: ValidatorSettings, tell: Any) -> None:
         await validator.join()
         tell({"event": "ready", "model": validator.manifest.name, "model_root": validator.manifest.root.hex()})
         async with asyncio.TaskGroup() as duties:
-            duties.create_task(forever(validator.round, every=settings.every, stop=stop, told=told))
-            if validator.press is not None:  # on its own: no long audit may keep it from revealing in time
+            # A juror has seconds to vote: it does not wait until what was drawn is audited.
+            for duty in (validator.rounds.round, validator.bar.round):
+                duties.create_task(forever(duty, every=settings.every, stop=stop, told=told))
+            if validator.press is not None:  # nor may a long audit keep it from revealing in time
                 duties.create_task(forever(validator.press.round, every=validator.press.every, stop=stop, told=told))
             extras = [
                 duties.create_task(forever(extra.round, every=settings.every, stop=stop, told=told))
@@ -332,7 +334,7 @@ def teller(*, as_json: bool) -> Any:
         rest = {name: value for name, value in event.items() if name != "event" and value not in (None, [], "")}
         words = "  ".join(f"{name} {_short(value)}" for name, value in rest.items())
         colour = {
-            "failed": "red", "passed": "green", "withheld": "red", "fork": "red", "trouble": "yellow",
+            "failed": "red", "passed": "green", "withheld": "red", "fault": "red", "trouble": "yellow",
             "held": "green", "wrong": "red", "late": "yellow", "refused": "yellow",
         }  # fmt: skip
         state = str(event.get("outcome") or event["event"])
