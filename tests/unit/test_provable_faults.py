@@ -22,7 +22,7 @@ from corolla_core.protocol.provable import (
     kind,
     unmet,
 )
-from corolla_core.protocol.receipt import NumericClass, Receipt, SignedReceipt
+from corolla_core.protocol.receipt import NumericClass, Receipt, SignedReceipt, WireDtype
 from corolla_core.protocol.receipt_chain import ChainKey, Fork, Linked, link
 from corolla_core.protocol.signature import Signer
 from corolla_core.protocol.span import Span
@@ -54,6 +54,9 @@ def receipt(span: Span, start: int = 0, count: int = 8, previous: Hash32 = ZERO_
         client_nonce=bytes([span.start]) * 32,
         pos_start=start,
         n_pos=count,
+        wire=WireDtype.FLOAT32,
+        batch=1,
+        order_root=ZERO_HASH,
         in_root=root(span.start, start),
         out_root=root(span.end, start),
         upstream_receipt_hash=ZERO_HASH,
