@@ -75,6 +75,11 @@ class Hop:
         """Whether it is time to pay, so that the next steps need not wait for it."""
         return 4 * self.purse.account.unpaid >= 3 * max(1, self.credit)
 
+    def crop(self, position: int, *, end: int) -> None:
+        """Rows in `[position, end)` are void."""
+        self.sent.crop(position, end=end)
+        self.received.crop(position, end=end)
+
     def order(self, tokens: int) -> Order:
         """Order `tokens` positions of every batch row. Raises SpendingLimitExceeded or VoucherOverCap."""
         cost = self.leg.price.of(self.leg.span, self.batch * tokens)

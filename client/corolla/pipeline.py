@@ -147,8 +147,7 @@ class Pipeline:
     def crop(self, position: int, *, end: int) -> None:
         """Rows in `[position, end)` are void."""
         for hop in self.hops:
-            hop.sent.crop(position, end=end)
-            hop.received.crop(position, end=end)
+            hop.crop(position, end=end)
         self.orders.crop(position, end=end)
         self.linkage.void(end)
 
@@ -300,7 +299,6 @@ class Pipeline:
         self._lost_here.add(account)
 
     async def _open(self, hop: Hop, before: Hop | None, after: Hop | None) -> None:
-        asked_at = self._clock()
         try:
             opened, nonce = await self._ask_to_open(hop, before, after)
             if self._weight_root is not None and opened.weight_root != self._weight_root(hop.leg.span):
@@ -315,8 +313,7 @@ class Pipeline:
                 raise
             # Whatever a node refuses with, to this session it is a node that cannot be used.
             raise ServingError(f"{hop.account} does not open the session: {error}") from error
-        hop.upstream = None if before is None else before.account
-        hop.downstream = None if after is None else after.account
+        hop.upstream, hop.downstream = (None if each is None else each.account for each in (before, after))
         terms = Terms(
             signer=hop.account,
             chain_id=self._chain_id,
@@ -328,7 +325,7 @@ class Pipeline:
             wire=WireDtype(self.policy.wire_dtype),
             batch=self.shape.batch,
         )
-        hop.chain = ReceiptChain(terms, self.orders, self._clock, asked_at, sent=hop.sent, received=hop.received)
+        hop.chain = ReceiptChain(terms, self.orders, self._clock, self._clock(), sent=hop.sent, received=hop.received)
 
     async def _ask_to_open(self, hop: Hop, before: Hop | None, after: Hop | None) -> tuple[Opened, bytes]:
         """What the node answers, and the nonce it was asked with: a fresh one every time, as it signs one chain of

@@ -8,14 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 from client_world import client_world, make_checkpoint
-from node_peers import PRICE
+from node_peers import PRICE, FakeNode
 from transformers import AutoModelForCausalLM
 
 from corolla_core.model.checkpoint import Checkpoint
+from corolla_core.model.replay import open_rows, replay
 from corolla_core.model.sampling import SamplingParams
 from corolla_core.protocol.errors import InvalidInput, RowTooLarge
 from corolla_core.protocol.opening import MAX_ROW_BYTES
+from corolla_core.protocol.receipt_chain import link
 from corolla_core.protocol.span import Span
+from corolla_core.protocol.transcript import Entry, Transcript
 
 pytestmark = pytest.mark.anyio
 SPANS = {"a": Span(0, 2), "b": Span(2, 4), "c": Span(4, 6)}
@@ -80,6 +83,28 @@ async def test_beams_survive_the_death_of_any_node(tmp_path: Path, victim: str) 
         assert calls >= 6
         assert session.failovers == 1
         assert [beam.token_ids for beam in found] == expected(checkpoint, 3, None)
+        for node in (node for name, node in world.nodes.items() if name != victim):
+            await node.desk.bookkeeper.flush()
+            if node.disk.receipts:
+                recomputes(node, session.position)
+
+
+def recomputes(node: FakeNode, length: int) -> None:
+    """What the node signed can be computed again from what it shows, whether it was there from the beginning or not."""
+    (linked,) = [one for one in link(node.disk.receipts) if one.key.signer == node.account]
+    entries = []
+    for signed in linked.chain:
+        rows = node.disk.archive.read(signed.receipt.hash(), node.disk.archive.recent(signed.receipt.hash()))
+        entries.append(Entry(signed, b"".join(rows.inputs), b"".join(rows.outputs), rows.reorderings))
+    transcript = Transcript(tuple(entries))
+    assert len(transcript.visible) == length
+    assert transcript.reorderings
+    inputs, claimed = (
+        open_rows(rows, wire=transcript.wire, hidden_size=node.blocks.hidden_size, batch=transcript.batch)
+        for rows in (transcript.input_rows(), transcript.output_rows())
+    )
+    again = replay(node.blocks, inputs, transcript.reorderings, entering=torch.float32)
+    torch.testing.assert_close(again, claimed, rtol=1e-4, atol=1e-5)
 
 
 async def test_what_does_not_go_with_beams_is_refused(tmp_path: Path) -> None:

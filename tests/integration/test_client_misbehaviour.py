@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 from client_world import BLOCKS, ClientWorld, client_world, fast_policy, greedy_ids, make_checkpoint
 from msgspec.structs import replace
-from node_peers import PRICE, FakeNode
+from node_peers import PRICE, FakeNode, signer
 
 from corolla.values import Generation
 from corolla.wallet import WalletPolicy
 from corolla_core.model.checkpoint import Checkpoint
 from corolla_core.model.sampling import SamplingParams
 from corolla_core.protocol.errors import NoRoute, SpendingLimitExceeded, VoucherTooSmall, to_wire
+from corolla_core.protocol.ids import Hash32
+from corolla_core.protocol.receipt import WireDtype
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.units import Nectar
 from corolla_core.swarm.messages import Fault, Opened, Pay, Receipt, Result, Rewired, Step, Tensor, amount
@@ -152,6 +154,31 @@ async def test_a_false_receipt_gets_the_node_replaced(
 
     async with client_world(checkpoint, tmp_path, SPANS | STANDBYS) as world:
         corrupt(world.nodes["b"], Receipt, falsify, after=1)
+        made = await generate(world)
+        assert made.token_ids == undisturbed
+        assert made.route[1].account == world.nodes["b2"].account
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"wire": WireDtype.BFLOAT16},
+        {"batch": 2},
+        {"order_root": Hash32(b"x" * 32)},
+        {"t_in": 0},
+        {"t_in": 0, "t_out": 0},
+    ],
+    ids=lambda lie: " and ".join(lie),
+)
+async def test_a_receipt_signed_for_another_layout_or_time_gets_the_node_replaced(
+    checkpoint: Checkpoint, undisturbed: tuple[int, ...], tmp_path: Path, lie: dict[str, Any]
+) -> None:
+    def signs(message: Any, payload: Any) -> tuple[Any, Any]:
+        return Receipt(replace_field(message.signed.receipt, **lie).sign(signer("b"))), payload
+
+    async with client_world(checkpoint, tmp_path, SPANS | STANDBYS) as world:
+        assert signer("b").address == world.nodes["b"].account
+        corrupt(world.nodes["b"], Receipt, signs)
         made = await generate(world)
         assert made.token_ids == undisturbed
         assert made.route[1].account == world.nodes["b2"].account

@@ -18,6 +18,7 @@ from swarm_peers import RawPeer, Recorder, endpoint_of, new_signer
 from corolla_core.protocol.errors import CorollaError, MalformedMessage, NetworkError, from_wire
 from corolla_core.protocol.ids import address_bytes
 from corolla_core.protocol.receipt import SignedReceipt
+from corolla_core.protocol.reordering import Reordering
 from corolla_core.swarm.certificate import ephemeral_certificate, server_context
 from corolla_core.swarm.connection import Connection, Policy
 from corolla_core.swarm.dial import dial
@@ -56,6 +57,8 @@ def values_of(kind: msgspec.inspect.Type) -> st.SearchStrategy[Any]:
             return small_tensors()
         case msgspec.inspect.DataclassType(cls=cls) if cls is SignedReceipt:
             return signed_receipts()
+        case msgspec.inspect.DataclassType(cls=cls) if cls is Reordering:
+            return st.builds(Reordering, st.integers(-(2**63), 2**64 - 1), st.lists(st.integers(0, 9)).map(tuple))
         case msgspec.inspect.StructType(cls=cls, fields=fields):
             return st.builds(cls, **{each.name: values_of(each.type) for each in fields})
     raise AssertionError(f"no strategy for {kind}")
