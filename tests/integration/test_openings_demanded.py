@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from random import Random
 
 import pytest
 from test_chain_faults import LEAVES, PARAMETERS, ROWS, SESSION, STAKE, World, network, world
@@ -27,9 +26,9 @@ from corolla_core.store.store import Store
 from corolla_node.archive import Archive, ArchivedRows
 from corolla_node.onchain import FaultsDocket
 from corolla_node.opener import Opener
-from corolla_validator.challenger import Challenger
+from corolla_validator.bar import Bar
+from corolla_validator.config import ValidatorSettings
 from corolla_validator.payments import Payments
-from corolla_validator.registrar import ChainRegistrar
 
 __all__ = ["network", "world"]
 pytestmark = pytest.mark.anyio
@@ -95,7 +94,7 @@ async def test_the_largest_row_a_node_serves_can_be_opened(world: World, tmp_pat
 
 
 class Bench:
-    """A validator's challenger; `silent` is the node it is after, `chain` what that signed in one session."""
+    """A validator before the contracts, with books that outlive it."""
 
     def __init__(self, world: World, store: Store) -> None:
         self.world = world
@@ -103,12 +102,16 @@ class Bench:
         self.book = ChallengeBook(store)
         self.payments = Payments(world.chain)
         self.events: list[dict[str, object]] = []
-        self.challenger = self.restart()
+        self.bar = self.restart()
 
-    def restart(self) -> Challenger:
-        registrar = ChainRegistrar(self.world.faults(self.world.challenger), self.payments)
-        self.challenger = Challenger(registrar, self.store, clock=time.time, rng=Random(1), tell=self.events.append)
-        return self.challenger
+    def restart(self) -> Bar:
+        world = self.world
+        self.bar = Bar(world.chain, world.challenger, self.store, ValidatorSettings(), tell=self.events.append)
+        return self.bar
+
+    def demand(self, chain: tuple[SignedReceipt, ...]) -> None:
+        assert self.bar.court is not None
+        self.bar.court.demand(chain)
 
 
 @pytest.fixture
@@ -131,16 +134,17 @@ async def test_a_validator_gets_its_bond_and_a_reward_from_a_node_that_stays_sil
     await world.paid(node, chain[1].receipt)
     await world.mint(world.challenger, Nectar(7))
     purse = await Token(world.chain).balance_of(world.challenger.address)
-    bench.challenger.demand(chain)
-    assert await bench.challenger.round()
+    bench.demand(chain)
+    await bench.bar.round()
     world.ganache.advance(PARAMETERS.response_time + 5)
     bench.restart()
-    await bench.challenger.round()
+    await bench.bar.round()
     assert [event["event"] for event in bench.events] == ["challenged", "punished"]
     taken = STAKE * 5 // 100
     assert await world.stake_of(node) == STAKE - taken
     assert await Token(world.chain).balance_of(world.challenger.address) == purse + taken * 3 // 10
-    assert not await bench.challenger.round()
+    await bench.bar.round()
+    assert len(bench.events) == 2
 
 
 async def test_a_validator_that_was_answered_on_chain_remembers_that(bench: Bench, tmp_path: Path) -> None:
@@ -152,11 +156,11 @@ async def test_a_validator_that_was_answered_on_chain_remembers_that(bench: Benc
     desk.keep(receipt, ROWS, ROWS)
     await world.paid(node, receipt)
     await world.mint(world.challenger, Nectar(7))
-    bench.challenger.demand(chain)
-    await bench.challenger.round()
+    bench.demand(chain)
+    await bench.bar.round()
     await desk.opener.turn()
     assert not [record for record in bench.book.of_node(node.address) if record.state is Demanded.OPENED]
-    await bench.challenger.round()
+    await bench.bar.round()
     assert [event["event"] for event in bench.events] == ["challenged", "opened"]
     assert [record.state for record in bench.book.of_node(node.address)] == [Demanded.OPENED]
     assert await world.stake_of(node) == STAKE
