@@ -31,6 +31,7 @@ def upgrade() -> None:
         "probe_sessions",
         sa.Column("session_id", sa.LargeBinary(length=16), nullable=False),
         sa.Column("account", sa.String(length=42), nullable=False),
+        sa.Column("noted_at", sa.BigInteger(), nullable=False),
         sa.Column("judged_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("session_id", name=op.f("pk_probe_sessions")),
     )

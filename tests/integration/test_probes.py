@@ -18,9 +18,9 @@ from sqlalchemy import func, select
 
 from corolla_core.chain.network import Network
 from corolla_core.protocol.errors import ConfigError, KeystoreError, ProcessFailed, TransactionReverted
-from corolla_core.protocol.ids import Address, ModelRoot, SessionId
+from corolla_core.protocol.ids import Address, SessionId
 from corolla_core.protocol.units import ONE_NECTAR, Nectar, UnixTime, Wei
-from corolla_core.store.probes import DAY_SECONDS, Lengths, ProbeAccount, ProbeLog, sessions_in
+from corolla_core.store.probes import DAY_SECONDS, SETTLE_SECONDS, Lengths, ProbeAccount, ProbeLog, sessions_in
 from corolla_core.store.schema import probe_accounts
 from corolla_core.store.store import Store
 from corolla_core.store.validator_store import ValidatorStore
@@ -68,14 +68,18 @@ def test_sessions_are_for_judging_once_their_account_is_over(store: Store) -> No
     log = ProbeLog(store)
     log.fund(given_to(1, ends=NOW + 100), daily=Nectar(10 * DEPOSIT))
     log.fund(given_to(2, ends=NOW + 900), daily=Nectar(10 * DEPOSIT))
-    assert log.remember(account(1), [session(1), session(2)]) == 2
-    assert log.remember(account(1), [session(1), session(2), session(3)]) == 1
-    log.remember(account(2), [session(4)])
+    assert log.remember(account(1), [session(1), session(2)], at=UnixTime(NOW)) == 2
+    assert log.remember(account(1), [session(1), session(2), session(3)], at=UnixTime(NOW + 1)) == 1
+    log.remember(account(2), [session(4)], at=UnixTime(NOW + 40))
+    log.remember(account(1), [session(5)], at=UnixTime(NOW + 99))
     assert log.to_judge(at=UnixTime(NOW + 99)) == []
     assert log.to_judge(at=UnixTime(NOW + 100)) == [session(1), session(2), session(3)]
     log.judged(session(2), at=UnixTime(NOW + 100))
     log.end(account(2), at=UnixTime(NOW + 101))
     assert log.to_judge(at=UnixTime(NOW + 101)) == [session(1), session(3), session(4)]
+    # Its receipts may not have been read from all its nodes yet.
+    assert session(5) not in log.to_judge(at=UnixTime(NOW + 98 + SETTLE_SECONDS))
+    assert session(5) in log.to_judge(at=UnixTime(NOW + 99 + SETTLE_SECONDS))
 
 
 def signed(name: int, *, start: int, count: int, node: int = 0) -> Any:
@@ -94,7 +98,7 @@ def test_lengths_are_those_of_others_sessions_the_latest_first(store: Store) -> 
     ):  # fmt: skip
         books.record_receipt(made.sign(PAYEE))
     log.fund(given_to(1), daily=Nectar(DEPOSIT))
-    log.remember(account(1), [session(5)])  # its own: probes must not be shaped after probes
+    log.remember(account(1), [session(5)], at=UnixTime(NOW))  # its own: probes must not be shaped after probes
     found = log.lengths(limit=10)
     assert sorted(found, key=lambda each: each.prompt) == [Lengths(5, 3), Lengths(30, 10), Lengths(200, 8)]
     assert log.lengths(limit=2) == [Lengths(5, 3)]  # the latest two, one of which generated nothing
@@ -109,7 +113,7 @@ class FakeProgram:
 
     def __init__(self) -> None:
         self.made = 0
-        self.asked: list[tuple[Address, str, int, int]] = []
+        self.asked: list[tuple[Address, str, int]] = []
         self.deposits: list[tuple[Address, int]] = []
         self.books: dict[Address, list[SessionId]] = {}
         self.failing: str | None = None
@@ -122,10 +126,10 @@ class FakeProgram:
     async def deposit(self, account: Address, amount: Nectar) -> None:
         self.deposits.append((account, amount))
 
-    async def generate(self, account: Address, prompt: str, *, max_tokens: int, max_price: int) -> Answer:
+    async def generate(self, account: Address, prompt: str, *, max_tokens: int) -> Answer:
         if self.failing is not None:
             raise ProcessFailed(self.failing, name="generate", status=1)
-        self.asked.append((account, prompt, max_tokens, max_price))
+        self.asked.append((account, prompt, max_tokens))
         self.books[account].append(session(len(self.asked)))
         return Answer(f"answer {len(self.asked)}", 10, 5, Nectar(3), ("0xa",))
 
@@ -167,16 +171,10 @@ class World:
         self.events: list[dict[str, object]] = []
         self.probes = self.fresh()
 
-    async def lookup(self, model_root: ModelRoot, num_blocks: int) -> list[Any]:
-        class Node:
-            price_per_token_block = 7
-
-        return [Node()]
-
     def fresh(self, *, per_hour: float = 3600.0, daily: int = 10 * DEPOSIT, seed: int = 1) -> Probes:
         self.probes = Probes(
             self.program, self.purse, self.judges,
-            model_root=ModelRoot(bytes(32)), num_blocks=4, directory=self, store=self.store,
+            store=self.store,
             material=Material(self.folder / "material.txt", first="some words to begin with " * 50),
             count=lambda text: len(text.split()), clock=lambda: self.now, rng=Random(seed), tell=self.events.append,
             plan=ProbePlan(per_hour, Nectar(daily), DEPOSIT, pool=2, life=1000.0),
@@ -202,7 +200,6 @@ async def test_probes_come_at_their_rate_from_a_few_accounts_and_are_judged_when
     assert 20 <= len(world.program.asked) <= 60
     assert world.program.made == 2
     assert {who for who, *_ in world.program.asked} == {account(1), account(2)}
-    assert {price for *_, price in world.program.asked} == {7}
     assert world.judges.asked == []
     asked = len(world.program.asked)
     await world.passes(1200)
@@ -267,7 +264,7 @@ async def test_an_account_without_money_is_over_and_one_that_failed_is_not(world
     log = ProbeLog(world.store)
     assert log.accounts(at=UnixTime(int(world.now)))[: len(before)] == before
     world.program.failing = "error: InsufficientFunds: deposit more to open this tranche"
-    await world.passes(60)
+    await world.passes(2 * SETTLE_SECONDS)
     world.program.failing = None
     gone = {each.account for each in before} - {each.account for each in log.accounts(at=UnixTime(int(world.now)))}
     assert gone
@@ -280,7 +277,7 @@ async def test_rows_that_are_not_shown_are_asked_for_again_and_then_told(world: 
     await world.passes(3)
     world.judges.withheld = [account(77)]
     world.program.failing = "error: InsufficientFunds"
-    await world.passes(60 * (TRIES + 1))
+    await world.passes(SETTLE_SECONDS + 60 * (TRIES + 1))
     first = world.judges.asked[0]
     assert world.judges.asked.count(first) == TRIES
     told = [event for event in world.events if event["event"] == "withheld" and event["session"] == first.hex()]
@@ -296,7 +293,7 @@ async def test_sessions_of_a_run_that_was_killed_are_still_its_own(world: World)
     await world.probes.load()
     log = ProbeLog(world.store)
     log.end(who, at=UnixTime(int(world.now)))
-    assert session(200) in log.to_judge(at=UnixTime(int(world.now)))
+    assert session(200) in log.to_judge(at=UnixTime(int(world.now) + SETTLE_SECONDS))
 
 
 # The client, as a program
@@ -331,13 +328,13 @@ async def test_a_probe_is_an_ordinary_clients_command_in_a_home_of_its_own(tmp_p
         environ={"COROLLA_SPENDING_LIMIT": "1", "COROLLA_HOME": "/else", "PATH": "/bin"},
     )  # fmt: skip
     who, other = program.new_account(), program.new_account()
-    answer = await program.generate(who, "Say it.", max_tokens=64, max_price=5)
+    answer = await program.generate(who, "Say it.", max_tokens=64)
     assert (answer.prompt_tokens, answer.tokens, answer.cost, answer.nodes) == (3, 2, 9, ("0xa",))
     seen = json.loads(answer.text)
     home = tmp_path / "probes" / who
     assert seen == {
         "argv": [
-            "generate", "-", "--model=/models/m", "--max-tokens=64", "--max-price=5", "--temperature=0.8",
+            "generate", "-", "--model=/models/m", "--max-tokens=64", "--temperature=0.8",
             "--network=probed", "--account=default", f"--password-file={home}/password", "--json",
         ],
         "stdin": "Say it.",
@@ -365,7 +362,7 @@ async def test_a_client_that_fails_or_says_nonsense_is_a_typed_error(tmp_path: P
         tmp_path / "p", network(), "m", models=tmp_path / "models", command=fake_client(tmp_path, body)
     )
     with pytest.raises(ProcessFailed, match=said):
-        await program.generate(program.new_account(), "x", max_tokens=1, max_price=1)
+        await program.generate(program.new_account(), "x", max_tokens=1)
 
 
 def test_sessions_come_from_the_clients_own_books(tmp_path: Path) -> None:

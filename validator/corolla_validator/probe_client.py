@@ -85,10 +85,10 @@ class ClientProgram:
         """Raises ProcessFailed with what the client said."""
         await self._run(account, ["deposit", nectar_to_text(amount)], "")
 
-    async def generate(self, account: Address, prompt: str, *, max_tokens: int, max_price: int) -> Answer:
+    async def generate(self, account: Address, prompt: str, *, max_tokens: int) -> Answer:
         """One answer. What it may cost is bounded by the deposit alone: a spending limit would shrink the caps of the
         tranche, which nodes see. Raises ProcessFailed with what the client said."""
-        words = ["generate", "-", f"--model={self._model}", f"--max-tokens={max_tokens}", f"--max-price={max_price}"]
+        words = ["generate", "-", f"--model={self._model}", f"--max-tokens={max_tokens}"]
         return _answer(await self._run(account, [*words, *self._raw, "--temperature=0.8"], prompt))
 
     def sessions(self, account: Address) -> list[SessionId]:

@@ -15,11 +15,11 @@ from random import Random
 from typing import Protocol
 
 from corolla_core.protocol.errors import InsufficientFunds, ProcessFailed
-from corolla_core.protocol.ids import Address, ModelRoot, SessionId
+from corolla_core.protocol.ids import Address, SessionId
 from corolla_core.protocol.units import Nectar, UnixTime
-from corolla_core.store.probes import ProbeAccount, ProbeLog
+from corolla_core.store.probes import DAY_SECONDS, SETTLE_SECONDS, ProbeAccount, ProbeLog
 from corolla_core.store.store import Store
-from corolla_validator.ports import Clock, Lookup, Tell
+from corolla_validator.ports import Clock, Tell
 from corolla_validator.probe_client import Answer
 from corolla_validator.probe_plan import draw_lengths, draw_prompt, limit_for
 from corolla_validator.rounds import TRIES
@@ -37,7 +37,7 @@ class Program(Protocol):
 
     async def deposit(self, account: Address, amount: Nectar) -> None: ...
 
-    async def generate(self, account: Address, prompt: str, *, max_tokens: int, max_price: int) -> Answer: ...
+    async def generate(self, account: Address, prompt: str, *, max_tokens: int) -> Answer: ...
 
     def sessions(self, account: Address) -> list[SessionId]: ...
 
@@ -99,9 +99,6 @@ class Probes:
         purse: Purse,
         judges: Judges,
         *,
-        model_root: ModelRoot,
-        num_blocks: int,
-        directory: Lookup,
         store: Store,
         material: Material,
         count: Callable[[str], int],
@@ -113,9 +110,6 @@ class Probes:
         self._program = program
         self._purse = purse
         self._judges = judges
-        self._model_root = model_root
-        self._num_blocks = num_blocks
-        self._directory = directory
         self._store = store
         self._log = ProbeLog(store)
         self._material = material
@@ -126,17 +120,18 @@ class Probes:
         self._plan = plan
         self._next = self._clock() + self._pause()
         self._tries: Counter[SessionId] = Counter()
-        self._retry_at = 0.0
+        self._judge_at = self._clock() + SETTLE_SECONDS  # until then it may not have read what it missed
 
     async def load(self) -> None:
         """Take up sessions that an earlier run did not live to note. Raises StoreError."""
-        for each in await self._store.run(lambda: self._log.accounts(at=UnixTime(0))):
+        yesterday = UnixTime(int(self._clock()) - DAY_SECONDS)
+        for each in await self._store.run(lambda: self._log.accounts(at=yesterday)):
             await self._remember(each.account)
 
     async def round(self) -> None:
         """Make the probe that is due, and judge what is over. A probe that fails raises nothing. Raises ChainError,
-        NetworkError, StoreError, or ProcessFailed where a new account cannot deposit."""
-        if self._clock() >= self._retry_at:
+        StoreError, or ProcessFailed where a new account cannot deposit."""
+        if self._clock() >= self._judge_at:
             await self._judge()
         if self._clock() < self._next:
             return
@@ -159,7 +154,7 @@ class Probes:
         return made or (self._rng.choice(known) if known else None)
 
     async def _new_account(self, now: UnixTime) -> Address | None:
-        # No two get the same, and none a sum that the others' could be told by.
+        # Sums differ, so that they do not tell which accounts belong together.
         deposit = Nectar(self._plan.deposit * self._rng.randint(50, 150) // 100)
         given = await self._store.run(lambda: self._log.given(at=now))
         if given + deposit > self._plan.daily or not await self._purse.holds(deposit):
@@ -180,15 +175,10 @@ class Probes:
         return account
 
     async def _probe(self, account: Address) -> None:
-        online = await self._directory.lookup(self._model_root, self._num_blocks)
         lengths = draw_lengths(await self._store.run(lambda: self._log.lengths(limit=SEEN)), self._rng)
         prompt = await asyncio.to_thread(self._prompt, lengths.prompt)
-        # The dearest that anybody asks: it leaves no node out, and bounds what an answer can cost.
-        max_price = max((int(node.price_per_token_block) for node in online), default=0)
         try:
-            answer = await self._program.generate(
-                account, prompt, max_tokens=limit_for(lengths.generated), max_price=max_price
-            )
+            answer = await self._program.generate(account, prompt, max_tokens=limit_for(lengths.generated))
         except ProcessFailed as error:
             spent = InsufficientFunds.__name__ in str(error)
             if spent:
@@ -212,7 +202,8 @@ class Probes:
 
     async def _remember(self, account: Address) -> None:
         sessions = await asyncio.to_thread(self._program.sessions, account)
-        await self._store.run(lambda: self._log.remember(account, sessions))
+        now = UnixTime(int(self._clock()))
+        await self._store.run(lambda: self._log.remember(account, sessions, at=now))
 
     def _prompt(self, tokens: int) -> str:
         return draw_prompt(self._material.texts(tokens=tokens), tokens, self._rng, count=self._count)
@@ -223,7 +214,7 @@ class Probes:
             self._tries[session] += 1
             left = await self._judges.audit_session(session)
             if left and self._tries[session] < TRIES:
-                self._retry_at = now + RETRY_SECONDS
+                self._judge_at = now + RETRY_SECONDS
                 continue
             for node in left:
                 self._tell({"event": "withheld", "node": node, "session": session.hex(), "why": "a probe's rows"})

@@ -170,7 +170,7 @@ async def validating(
             if purse is not None and settings.probes_per_hour:
                 staked = None if signer is None else signer.address
                 given = ChainPurse(chain, purse, staked=staked, gas=Wei(settings.probe_gas))
-                probes = _probes(settings, network, bench, folder, recent, given, rounds, store, tell)
+                probes = _probes(settings, network, bench, folder, given, rounds, store, tell)
                 await probes.load()
             yield Validator(directory, nodes, store, bench.manifest, rounds, bar, press, possessions, probes)
         finally:
@@ -202,7 +202,6 @@ def _probes(
     network: Network,
     bench: Bench,
     folder: Folder,
-    directory: Lookup,
     purse: ChainPurse,
     rounds: Rounds,
     store: Store,
@@ -222,9 +221,6 @@ def _probes(
         ClientProgram(folder.probes, network, ref, models=models_dir(), raw=not chat, command=settings.probe_client),
         purse,
         rounds,
-        model_root=bench.manifest.root,
-        num_blocks=bench.manifest.num_blocks,
-        directory=directory,
         store=store,
         material=Material(folder.probes / "material.txt", first=prose()),
         count=count,

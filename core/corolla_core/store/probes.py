@@ -14,6 +14,8 @@ from corolla_core.store.schema import probe_accounts, probe_sessions, receipts
 from corolla_core.store.store import Store
 
 DAY_SECONDS = 86_400
+SETTLE_SECONDS = 60
+"""How long after it was noted a session is left alone: its receipts must have been read from all its nodes."""
 _CHUNK_TOKENS = 8
 """Longer receipts are steps of a prompt, which are chunks of their own; what is generated comes in chunks."""
 
@@ -81,7 +83,7 @@ class ProbeLog:
         with self._store.transaction() as connection:
             connection.execute(update(probe_accounts).where(probe_accounts.c.account == account).values(ends_at=at))
 
-    def remember(self, account: Address, sessions: list[SessionId]) -> int:
+    def remember(self, account: Address, sessions: list[SessionId], *, at: UnixTime) -> int:
         """Note an account's sessions; returns how many were new."""
 
         def work(connection: Connection) -> int:
@@ -89,17 +91,21 @@ class ProbeLog:
             before = {bytes(row.session_id) for row in connection.execute(known)}
             new = [session for session in sessions if bytes(session) not in before]
             for session in new:
-                connection.execute(probe_sessions.insert().values(session_id=session, account=account))
+                connection.execute(probe_sessions.insert().values(session_id=session, account=account, noted_at=at))
             return len(new)
 
         return self._store.atomically(work)
 
     def to_judge(self, *, at: UnixTime) -> list[SessionId]:
-        """Sessions not judged yet, of accounts that probe no more."""
+        """Sessions not judged yet, and noted a while ago, of accounts that probe no more."""
         query = (
             select(probe_sessions.c.session_id)
             .join(probe_accounts, probe_accounts.c.account == probe_sessions.c.account)
-            .where(probe_sessions.c.judged_at.is_(None), probe_accounts.c.ends_at <= at)
+            .where(
+                probe_sessions.c.judged_at.is_(None),
+                probe_sessions.c.noted_at <= at - SETTLE_SECONDS,
+                probe_accounts.c.ends_at <= at,
+            )
         )
         with self._store.transaction() as connection:
             rows = connection.execute(query.order_by(probe_sessions.c.session_id)).all()

@@ -224,6 +224,7 @@ probe_sessions = Table(
     metadata,
     Column("session_id", LargeBinary(16), primary_key=True),
     Column("account", String(42), nullable=False),
+    Column("noted_at", BigInteger, nullable=False),
     Column("judged_at", BigInteger, nullable=True),
     Index(None, "account"),
 )
