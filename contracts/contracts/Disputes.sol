@@ -52,8 +52,6 @@ contract Disputes is IDisputes, Ownable, ReentrancyGuard {
     mapping(address node => mapping(bytes32 receiptHash => uint256 id)) public disputeOver;
     /// @inheritdoc IDisputes
     mapping(address account => uint256) public credit;
-    /// @notice What a tranche's payer was refunded so far of what a node claimed.
-    mapping(bytes32 trancheId => mapping(address node => uint256)) public refunded;
     uint32 private _terms;
     mapping(uint32 terms => Parameters) private _parameters;
     mapping(uint256 id => Dispute) private _disputes;
@@ -407,9 +405,10 @@ contract Disputes is IDisputes, Ownable, ReentrancyGuard {
         slashed = (convict.stake + convict.unbonding) * terms.slashBps / BPS;
         if (entry.client != address(0)) {
             bytes32 trancheId = entry.trancheId;
-            uint256 paid = ESCROW.claimed(trancheId, node) - refunded[trancheId][node];
-            refund = Math.min(Math.min(entry.harm, paid), slashed * MAX_REFUND_BPS / BPS);
-            refunded[trancheId][node] += refund;
+            uint256 most = Math.min(entry.harm, slashed * MAX_REFUND_BPS / BPS);
+            // See `accuse`: our own registry, and `conclude` is nonReentrant.
+            // slither-disable-next-line reentrancy-benign
+            refund = REGISTRY.bookRefund(trancheId, node, ESCROW.claimed(trancheId, node), most);
         }
         uint256 parts = uint256(terms.challengerBps) + terms.juryBps;
         uint256 rest = Math.min(slashed * parts / BPS, slashed * MAX_REWARDS_BPS / BPS - refund);

@@ -32,6 +32,9 @@ contract Faults is IFaults, Ownable, ReentrancyGuard {
     uint64 private constant FOR_GOOD = type(uint64).max;
     uint256 private constant BPS = 10_000;
     uint256 public constant MAX_REWARD_BPS = 3_000;
+    /// @notice The most that the client is refunded of what is taken. With the highest reward it is what the registry lets
+    /// anyone be paid: half of a slash burns, whoever the challenger and the client are.
+    uint256 public constant REFUND_BPS = 2_000;
     uint256 public constant MIN_WEIGHTS_BPS = 5_000;
     uint256 public constant MIN_OPENING_BPS = 100;
     uint256 public constant MAX_OPENING_BPS = 1_000;
@@ -90,13 +93,14 @@ contract Faults is IFaults, Ownable, ReentrancyGuard {
         Receipt calldata a,
         bytes calldata signatureA,
         Receipt calldata b,
-        bytes calldata signatureB
+        bytes calldata signatureB,
+        Payment calldata payment
     ) external nonReentrant returns (uint256 taken) {
         uint256 maxAge = _parameters.maxAge;
         address node = _signer(a, signatureA, maxAge);
         if (node != _signer(b, signatureB, maxAge) || !_forks(a, b)) revert NoFault(EQUIVOCATION);
-        bytes32 key = faultKey(EQUIVOCATION, node, keccak256(abi.encode(a.sessionId, a.clientNonce, a.prevReceiptHash)));
-        return _punishOnce(EQUIVOCATION, node, key, BPS, FOR_GOOD);
+        bytes32 evidence = keccak256(abi.encode(a.sessionId, a.clientNonce, a.prevReceiptHash));
+        return _putOut(EQUIVOCATION, node, evidence, a, payment);
     }
 
     /// @inheritdoc IFaults
@@ -104,14 +108,15 @@ contract Faults is IFaults, Ownable, ReentrancyGuard {
         Receipt calldata receipt,
         bytes calldata signature,
         Receipt calldata upstream,
-        bytes calldata upstreamSignature
+        bytes calldata upstreamSignature,
+        Payment calldata payment
     ) external nonReentrant returns (uint256 taken) {
         address node = _signer(receipt, signature, _parameters.maxAge);
         // Whoever it is, it must be somebody: recovery reverts where nobody signed.
         // slither-disable-next-line unused-return
         upstream.signer(upstreamSignature);
         if (!_breaks(receipt, upstream)) revert NoFault(BROKEN_LINK);
-        return _punishOnce(BROKEN_LINK, node, faultKey(BROKEN_LINK, node, receipt.hash()), BPS, FOR_GOOD);
+        return _putOut(BROKEN_LINK, node, receipt.hash(), receipt, payment);
     }
 
     /// @inheritdoc IFaults
@@ -119,7 +124,8 @@ contract Faults is IFaults, Ownable, ReentrancyGuard {
         Receipt calldata receipt,
         bytes calldata signature,
         uint256 version,
-        Manifest calldata manifest
+        Manifest calldata manifest,
+        Payment calldata payment
     ) external nonReentrant returns (uint256 taken) {
         address node = _signer(receipt, signature, _parameters.maxAge);
         if (!_falseWeights(receipt, version, manifest)) revert NoFault(FALSE_WEIGHTS);
@@ -130,7 +136,8 @@ contract Faults is IFaults, Ownable, ReentrancyGuard {
         // A node that went on with it after its jailing is at fault anew.
         uint64 until = punishedUntil[key];
         if (until != 0 && receipt.tIn / 1000 <= until) revert AlreadyPunished(key, until);
-        return _punish(FALSE_WEIGHTS, node, key, msg.sender, _parameters.weightsBps, _jailEnd());
+        bytes32 trancheId = _paidFrom(payment, receipt, node);
+        return _punish(FALSE_WEIGHTS, node, key, msg.sender, _parameters.weightsBps, _jailEnd(), trancheId);
     }
 
     // ---- openings ----
@@ -166,6 +173,7 @@ contract Faults is IFaults, Ownable, ReentrancyGuard {
         entry.index = position - receipt.posStart;
         entry.size = receipt.nPos;
         entry.bond = bond;
+        entry.trancheId = trancheId;
         emit OpeningChallenged(challengeId, node, msg.sender, hash, position, side, deadline);
         TOKEN.safeTransferFrom(msg.sender, address(this), bond);
     }
@@ -187,12 +195,16 @@ contract Faults is IFaults, Ownable, ReentrancyGuard {
         Challenge storage entry = _openChallenge(challengeId);
         if (block.timestamp <= entry.deadline) revert DeadlineNotPassed(challengeId, entry.deadline);
         (address challenger, address node, uint256 bond) = (entry.challenger, entry.node, entry.bond);
+        bytes32 trancheId = entry.trancheId;
         bytes32 key = faultKey(WITHHELD_OPENING, node, bytes32(0));
         bool punished = entry.openedAt > punishedUntil[key];
         if (punished) entry.state = State.Expired;
         else delete _challenges[challengeId];
         emit OpeningExpired(challengeId, node, punished);
-        if (punished) taken = _punish(WITHHELD_OPENING, node, key, challenger, _parameters.openingBps, _jailEnd());
+        if (punished) {
+            uint256 bps = _parameters.openingBps;
+            taken = _punish(WITHHELD_OPENING, node, key, challenger, bps, _jailEnd(), trancheId);
+        }
         TOKEN.safeTransfer(challenger, bond);
     }
 
@@ -230,20 +242,31 @@ contract Faults is IFaults, Ownable, ReentrancyGuard {
 
     // ---- internals ----
 
-    function _punishOnce(bytes32 fault, address node, bytes32 key, uint256 bps, uint64 until)
-        private
-        returns (uint256 taken)
-    {
+    /// @dev Takes all that a node has, for good, once for each key.
+    function _putOut(
+        bytes32 fault,
+        address node,
+        bytes32 evidence,
+        Receipt calldata receipt,
+        Payment calldata payment
+    ) private returns (uint256 taken) {
+        bytes32 key = faultKey(fault, node, evidence);
         if (punishedUntil[key] != 0) revert AlreadyPunished(key, punishedUntil[key]);
-        return _punish(fault, node, key, msg.sender, bps, until);
+        return _punish(fault, node, key, msg.sender, BPS, FOR_GOOD, _paidFrom(payment, receipt, node));
     }
 
     /// @dev A node without stake, or one that is jailed for longer already, is punished all the same, as far as it goes:
     /// neither may stand in the way.
-    function _punish(bytes32 fault, address node, bytes32 key, address challenger, uint256 bps, uint64 until)
-        private
-        returns (uint256 amount)
-    {
+    /// @param trancheId whose payer is refunded; zero for nobody
+    function _punish(
+        bytes32 fault,
+        address node,
+        bytes32 key,
+        address challenger,
+        uint256 bps,
+        uint64 until,
+        bytes32 trancheId
+    ) private returns (uint256 amount) {
         punishedUntil[key] = until;
         INodeRegistry.NodeView memory record = REGISTRY.nodeOf(node);
         amount = (record.stake + record.unbonding) * bps / BPS;
@@ -252,9 +275,37 @@ contract Faults is IFaults, Ownable, ReentrancyGuard {
         uint256 reward = amount * _parameters.rewardBps / BPS;
         emit FaultPunished(node, fault, challenger, key, until, amount, reward);
         if (until > record.jailedUntil) REGISTRY.jail(node, until);
+        if (amount > 0) _slash(fault, node, challenger, amount, reward, trancheId);
+    }
+
+    /// @dev Takes `amount` and pays out what is not to burn: everything is booked before any of it moves.
+    function _slash(
+        bytes32 fault,
+        address node,
+        address challenger,
+        uint256 amount,
+        uint256 reward,
+        bytes32 trancheId
+    ) private {
+        (address client, uint256 refund) = _refund(trancheId, node, amount * REFUND_BPS / BPS);
         // `amount` is a part of what the registry just said there is, so that is what it takes.
         // slither-disable-next-line unused-return
-        if (amount > 0) REGISTRY.slash(node, amount, challenger, reward, fault);
+        REGISTRY.slash(node, amount, address(this), reward + refund, fault);
+        if (reward > 0) TOKEN.safeTransfer(challenger, reward);
+        if (refund > 0) TOKEN.safeTransfer(client, refund);
+    }
+
+    /// @dev Books what a tranche's payer gets back: what the node kept of its payments, `most` at most.
+    function _refund(bytes32 trancheId, address node, uint256 most)
+        private
+        returns (address client, uint256 refund)
+    {
+        if (trancheId == bytes32(0)) return (address(0), 0);
+        IEscrow.Tranche memory tranche = ESCROW.tranche(trancheId);
+        client = tranche.payer;
+        uint256 claimed = ESCROW.claimed(trancheId, node);
+        refund = REGISTRY.bookRefund(trancheId, node, claimed - claimed * tranche.feeBps / BPS, most);
+        emit ClientRefunded(trancheId, node, client, refund);
     }
 
     function _setParameters(Parameters memory p) private {
@@ -325,6 +376,19 @@ contract Faults is IFaults, Ownable, ReentrancyGuard {
             expected = later[i].prevReceiptHash;
         }
         if (hash != expected) revert ChainBroken(expected, hash);
+    }
+
+    /// @dev The payment's tranche if the node redeemed on it with a receipt of the session that `receipt` is of; else 0.
+    function _paidFrom(Payment calldata payment, Receipt calldata receipt, address node)
+        private
+        view
+        returns (bytes32 trancheId)
+    {
+        trancheId = payment.trancheId;
+        Receipt calldata head = payment.head;
+        bool holds = head.sessionId == receipt.sessionId && head.clientNonce == receipt.clientNonce
+            && head.hash() == ESCROW.receiptHead(trancheId, node);
+        if (!holds) trancheId = bytes32(0);
     }
 
     function _openChallenge(bytes32 challengeId) private view returns (Challenge storage entry) {

@@ -51,6 +51,8 @@ contract NodeRegistry is INodeRegistry, AccessControl, ReentrancyGuard {
     uint256 public minStake;
     /// @inheritdoc INodeRegistry
     uint64 public unbondingDelay;
+    /// @inheritdoc INodeRegistry
+    mapping(bytes32 trancheId => mapping(address node => uint256)) public refunded;
     mapping(address node => Node) private _nodes;
 
     /// @param token Nectar
@@ -167,6 +169,18 @@ contract NodeRegistry is INodeRegistry, AccessControl, ReentrancyGuard {
         emit NodeSlashed(node_, taken, recipient, reward, fault);
         if (reward > 0) TOKEN.safeTransfer(recipient, reward);
         ERC20Burnable(address(TOKEN)).burn(taken - reward);
+    }
+
+    /// @inheritdoc INodeRegistry
+    function bookRefund(bytes32 trancheId, address node, uint256 paid, uint256 most)
+        external
+        onlyRole(SLASHER_ROLE)
+        returns (uint256 refund)
+    {
+        uint256 before = refunded[trancheId][node];
+        refund = Math.min(most, Math.saturatingSub(paid, before));
+        refunded[trancheId][node] = before + refund;
+        emit RefundBooked(trancheId, node, refund);
     }
 
     /// @inheritdoc INodeRegistry

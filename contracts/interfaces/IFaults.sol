@@ -5,8 +5,8 @@ import {Manifest} from "../contracts/libraries/ManifestLib.sol";
 import {Receipt} from "../contracts/libraries/ReceiptLib.sol";
 
 /// @title Faults that a node's own signature proves
-/// @notice Anyone may bring the proof and is rewarded out of the stake it costs the node; the rest of what is taken is
-/// burned. Nothing here takes a vote or a word of the accuser's: a proof is made of receipts that the node signed, of
+/// @notice Anyone may bring the proof and is rewarded out of the stake it costs the node; the client that paid for the
+/// session is refunded out of it, as far as that goes; the rest of what is taken is burned. Nothing here takes a vote or a word of the accuser's: a proof is made of receipts that the node signed, of
 /// hashes, and of what the chain itself recorded. A receipt of another chain, or an old one, proves nothing.
 interface IFaults {
     /// @notice Which rows of a receipt are to be opened: those under its `inRoot` or those under its `outRoot`.
@@ -23,6 +23,14 @@ interface IFaults {
         Expired
     }
 
+    /// @notice What a client paid for the session that a proof is about. All zero where nobody is to be refunded.
+    /// @param trancheId the tranche it was paid from, whose payer is refunded
+    /// @param head the receipt that the node redeemed with on it: of the same session and nonce as the proof's
+    struct Payment {
+        bytes32 trancheId;
+        Receipt head;
+    }
+
     /// @notice A demand that a node open one row it signed for and was paid for.
     /// @param challenger who gets the bond back, and a reward, when the node stays silent
     /// @param deadline the last second for an answer
@@ -34,6 +42,7 @@ interface IFaults {
     /// @param index of the row's leaf under `root`
     /// @param size leaves under `root`
     /// @param bond what the challenger put up
+    /// @param trancheId the tranche the work was paid from, whose payer is refunded
     struct Challenge {
         address challenger;
         uint64 deadline;
@@ -46,6 +55,7 @@ interface IFaults {
         uint64 index;
         uint64 size;
         uint128 bond;
+        bytes32 trancheId;
     }
 
     /// @notice What governance may set, each within hard-coded bounds.
@@ -68,7 +78,8 @@ interface IFaults {
         uint128 openingBond;
     }
 
-    /// @notice `node` was punished. `amount` was taken from its stake, of which `challenger` got `reward`.
+    /// @notice `node` was punished. `amount` was taken from its stake, of which `challenger` got `reward`; what the client
+    /// got of it is in `ClientRefunded`.
     /// @param key what is not punished again before `until` is over, see `punishedUntil`
     event FaultPunished(
         address indexed node,
@@ -79,6 +90,8 @@ interface IFaults {
         uint256 amount,
         uint256 reward
     );
+    /// @notice Out of what a fault just cost `node`, `client` got back `amount` of what it paid it from the tranche.
+    event ClientRefunded(bytes32 indexed trancheId, address indexed node, address indexed client, uint256 amount);
     event OpeningChallenged(
         bytes32 indexed challengeId,
         address indexed node,
@@ -120,6 +133,10 @@ interface IFaults {
     error OutOfBounds(bytes32 parameter, uint256 value, uint256 lowest, uint256 highest);
 
     // ---- proofs ----
+    //
+    // A proof may name a payment for its session. The payer then gets back what the node was paid from that tranche, net
+    // of the fee: what nobody refunded before, and at most `REFUND_BPS` of what is taken. A payment that does not hold is
+    // ignored: a node that redeems anew while the proof is on its way must not make it fail.
 
     /// @notice Two different receipts of one node continue one receipt of one session: its chain of receipts forks.
     /// Costs all of the node's stake and its place for good.
@@ -128,7 +145,8 @@ interface IFaults {
         Receipt calldata a,
         bytes calldata signatureA,
         Receipt calldata b,
-        bytes calldata signatureB
+        bytes calldata signatureB,
+        Payment calldata payment
     ) external returns (uint256 taken);
 
     /// @notice `receipt` names `upstream` as where its input came from (same session and positions, adjacent span), but
@@ -138,7 +156,8 @@ interface IFaults {
         Receipt calldata receipt,
         bytes calldata signature,
         Receipt calldata upstream,
-        bytes calldata upstreamSignature
+        bytes calldata upstreamSignature,
+        Payment calldata payment
     ) external returns (uint256 taken);
 
     /// @notice `receipt` claims weights or a numeric class that its model does not have: a span beyond the model's
@@ -151,7 +170,8 @@ interface IFaults {
         Receipt calldata receipt,
         bytes calldata signature,
         uint256 version,
-        Manifest calldata manifest
+        Manifest calldata manifest,
+        Payment calldata payment
     ) external returns (uint256 taken);
 
     // ---- openings ----
@@ -176,7 +196,7 @@ interface IFaults {
     function open(bytes32 challengeId, bytes calldata row, bytes32[] calldata branch) external;
 
     /// @notice Ends a challenge that was not answered by its deadline: the bond goes back, and the node loses
-    /// `openingBps` of its stake and is jailed. Anyone may call.
+    /// `openingBps` of its stake and is jailed; the tranche's payer is refunded as with proofs. Anyone may call.
     /// @dev Challenges made before the end of a jailing for a withheld opening are one outage with it, punished once.
     /// @return taken what was there to take
     function expireOpening(bytes32 challengeId) external returns (uint256 taken);

@@ -38,6 +38,8 @@ interface INodeRegistry {
     event NodeSlashed(
         address indexed node, uint256 amount, address indexed recipient, uint256 reward, bytes32 indexed fault
     );
+    /// @notice Of what `node` claimed from the tranche, `amount` more is paid back to the tranche's payer.
+    event RefundBooked(bytes32 indexed trancheId, address indexed node, uint256 amount);
     event MinStakeSet(uint256 minStake);
     event UnbondingDelaySet(uint64 unbondingDelay);
 
@@ -94,6 +96,13 @@ interface INodeRegistry {
         external
         returns (uint256 taken);
 
+    /// @notice Books that a tranche's payer gets back, out of a slash, what it paid a node. One book for all who slash, so
+    /// that no payment is refunded twice. `SLASHER_ROLE`; the caller pays it out.
+    /// @param paid what the node was paid from the tranche, as the escrow says
+    /// @param most what the caller would pay at most
+    /// @return refund `most`, or what of `paid` was not refunded before if that is less
+    function bookRefund(bytes32 trancheId, address node, uint256 paid, uint256 most) external returns (uint256 refund);
+
     /// @notice Locks `amount` of a node's stake against withdrawal at least until `until`. `ESCROW_ROLE`.
     /// @dev Never reverts for want of a node or of stake: a payee that never registered is paid all the same.
     /// Two lock entries a node are kept; a lock may last up to twice as long as asked, never less.
@@ -114,6 +123,9 @@ interface INodeRegistry {
 
     /// @notice Whether a node is registered, not jailed, and staked with at least the minimum.
     function isActive(address node) external view returns (bool);
+
+    /// @notice What the payer of a tranche was refunded so far of what a node was paid from it.
+    function refunded(bytes32 trancheId, address node) external view returns (uint256);
 
     function minStake() external view returns (uint256);
 

@@ -28,6 +28,7 @@ CONFIG_ROOT, FRONT_ROOT, HEAD_ROOT = (Hash32(keccak(text=part)) for part in ("co
 MANIFEST = (MODEL, CONFIG_ROOT, FRONT_ROOT, HEAD_ROOT)
 CLASSES = [NumericClass.FP32, NumericClass.BF16]
 INPUT, OUTPUT = 0, 1
+Payment = tuple[bytes, SignedReceipt]
 
 
 def fault(name: str) -> bytes:
@@ -49,6 +50,11 @@ def words(receipt: Receipt) -> list[Any]:
 def shown(signed: SignedReceipt) -> tuple[list[Any], bytes]:
     """A receipt and its signature, as the contract takes them."""
     return words(signed.receipt), signed.signature
+
+
+def payment(paid: Payment | None, proof: SignedReceipt) -> tuple[bytes, list[Any]]:
+    """What a proof names as paid, as the contract takes it: a tranche and the receipt redeemed with, or nothing."""
+    return (bytes(32), words(proof.receipt)) if paid is None else (paid[0], words(paid[1].receipt))
 
 
 def high_s(signature: bytes) -> bytes:
@@ -146,21 +152,29 @@ class FaultsWorld(World):
         hashes = [keccak(text=each.value) for each in classes]
         return self.models.publish(name, root, blocks, hashes, {"from": accounts[by]})
 
-    def prove_fork(self, a: SignedReceipt, b: SignedReceipt, *, by: int = 8) -> Any:
-        return sent(self.faults.proveEquivocation, *shown(a), *shown(b), by=by)
+    def prove_fork(self, a: SignedReceipt, b: SignedReceipt, *, paid: Payment | None = None, by: int = 8) -> Any:
+        return sent(self.faults.proveEquivocation, *shown(a), *shown(b), payment(paid, a), by=by)
 
-    def prove_link(self, receipt: SignedReceipt, upstream: SignedReceipt, *, by: int = 8) -> Any:
-        return sent(self.faults.proveBrokenLink, *shown(receipt), *shown(upstream), by=by)
+    def prove_link(
+        self, receipt: SignedReceipt, upstream: SignedReceipt, *, paid: Payment | None = None, by: int = 8
+    ) -> Any:
+        return sent(self.faults.proveBrokenLink, *shown(receipt), *shown(upstream), payment(paid, receipt), by=by)
 
     def prove_weights(
-        self, receipt: SignedReceipt, version: int = 1, manifest: tuple[Any, ...] = MANIFEST, *, by: int = 8
+        self,
+        receipt: SignedReceipt,
+        version: int = 1,
+        manifest: tuple[Any, ...] = MANIFEST,
+        *,
+        paid: Payment | None = None,
+        by: int = 8,
     ) -> Any:
-        return sent(self.faults.proveWeights, *shown(receipt), version, manifest, by=by)
+        return sent(self.faults.proveWeights, *shown(receipt), version, manifest, payment(paid, receipt), by=by)
 
-    def redeem_with(self, payee: int, head: Hash32) -> bytes:
-        """Has the node paid with a voucher over `head`; returns the tranche."""
-        tranche = self.open(1, {payee: ONE_NECTAR})
-        self.redeem(self.item(tranche, payee, 1_000, head=head))
+    def redeem_with(self, payee: int, head: Hash32, amount: int = 1_000, *, by: int = 1) -> bytes:
+        """Has the node paid by account `by` with a voucher over `head`; returns the tranche."""
+        tranche = self.open(by, {payee: max(amount, ONE_NECTAR)})
+        self.redeem(self.item(tranche, payee, amount, head=head, by=by))
         return tranche.id
 
     def challenge(
@@ -173,6 +187,12 @@ class FaultsWorld(World):
         self.token.approve(self.faults, BOND, {"from": accounts[by]})
         return sent(self.faults.challengeOpening, *shown(signed), position, side, tranche, later, by=by)
 
+    def rich(self, node: int, amount: int) -> Any:
+        """The node's account, with so many tokens that the registry may take."""
+        self.token.transfer(accounts[node], amount, {"from": accounts[0]})
+        self.token.approve(self.registry, amount, {"from": accounts[node]})
+        return accounts[node]
+
     def stake_of(self, node: int) -> int:
         record = self.registry.nodeOf(accounts[node])
         return int(record["stake"] + record["unbonding"])
@@ -183,12 +203,16 @@ class FaultsWorld(World):
 
 def deploy_faults(project: Any, deployer: Any) -> FaultsWorld:
     """Everything, and the model `MODEL` published by the deployer."""
-    world = deploy(project, deployer)
+    made = add_faults(project, deployer, deploy(project, deployer))
+    hashes = [keccak(text=each.value) for each in CLASSES]
+    made.models.publish(MODEL, manifest_root(), BLOCKS, hashes, {"from": deployer})
+    return made
+
+
+def add_faults(project: Any, deployer: Any, world: World) -> FaultsWorld:
+    """The contract beside those of `world`, with its roles."""
     contracts = (world.token, world.registry, world.models, world.escrow, world.timelock)
     faults = deployer.deploy(project.Faults, *contracts, FAULT_PARAMETERS)
     for role in (world.registry.SLASHER_ROLE(), world.registry.JAILER_ROLE()):
         world.registry.grantRole(role, faults, {"from": deployer})
-    made = FaultsWorld(**vars(world), faults=faults)
-    hashes = [keccak(text=each.value) for each in CLASSES]
-    made.models.publish(MODEL, manifest_root(), BLOCKS, hashes, {"from": deployer})
-    return made
+    return FaultsWorld(**{field.name: getattr(world, field.name) for field in fields(World)}, faults=faults)

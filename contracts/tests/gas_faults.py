@@ -11,14 +11,14 @@ from brownie import accounts, chain
 from faults_world import (
     BLOCKS,
     CLASSES,
-    FAULT_PARAMETERS,
     MODEL,
     OUTPUT,
     RESPONSE_TIME,
-    FaultsWorld,
     Work,
+    add_faults,
     manifest_root,
 )
+from world import MIN_STAKE
 
 from corolla_core.protocol.ids import Hash32
 from corolla_core.protocol.span import Span
@@ -31,11 +31,8 @@ ROW = b"\xa5" * 8192  # 4096 values of bf16
 
 def measure_faults(project, base, measure, deployer):
     """`measure(name, transaction)` of each thing that can be done to a node; `base` is a deployed World."""
-    contracts = (base.token, base.registry, base.models, base.escrow, base.timelock)
-    world = FaultsWorld(**vars(base), faults=deployer.deploy(project.Faults, *contracts, FAULT_PARAMETERS))
+    world = add_faults(project, deployer, base)
     measure("deploy Faults", world.faults.tx)
-    for role in (base.registry.SLASHER_ROLE(), base.registry.JAILER_ROLE()):
-        world.registry.grantRole(role, world.faults, {"from": deployer})
     world.publish(MODEL, manifest_root(), BLOCKS, CLASSES)
     for node in (FORKER, LINKER, WEIGHER, OPENER):
         world.stake(node)
@@ -43,6 +40,11 @@ def measure_faults(project, base, measure, deployer):
     session = work(FORKER, Span(0, 4))
     first = session.chunk(0, 8, at=FAR)
     measure("proveEquivocation", world.prove_fork(first, session.forge(out_root=X), by=CHALLENGER))
+    world.registry.addStake(accounts[FORKER], MIN_STAKE, {"from": world.rich(FORKER, MIN_STAKE)})
+    again = session.chunk(8, 8, at=FAR)
+    paid = (world.redeem_with(FORKER, again.receipt.hash()), again)
+    tx = world.prove_fork(again, session.forge(out_root=X), paid=paid, by=CHALLENGER)
+    measure("proveEquivocation, the client refunded", tx)
     session = work(LINKER, Span(4, 12), session=session.session)
     session.chunk(0, 8, upstream=first, at=FAR)
     measure("proveBrokenLink", world.prove_link(session.receipts[0], first, by=CHALLENGER))

@@ -17,6 +17,7 @@ from faults_world import (
     fault,
     high_s,
     no_fault,
+    payment,
     sent,
     shown,
     words,
@@ -163,7 +164,7 @@ def test_an_old_receipt_proves_nothing_any_more(world, work):
 def test_a_fork_pays_once_whichever_receipts_show_it(world, work):
     a, b, c = work.receipts[1], work.forge(out_root=X), work.forge(in_root=X)
     world.prove_fork(a, b)
-    world.registry.addStake(accounts[NODE], ONE_NECTAR, {"from": rich(world, NODE)})
+    world.registry.addStake(accounts[NODE], ONE_NECTAR, {"from": world.rich(NODE, ONE_NECTAR)})
     for pair in ((a, b), (b, a), (a, c), (c, b)):
         with reverts("AlreadyPunished"):
             world.prove_fork(*pair)
@@ -173,7 +174,7 @@ def test_another_fault_of_a_node_out_for_good_takes_what_stake_it_has(world, wor
     world.prove_fork(work.receipts[1], work.forge(out_root=X))
     tx = world.prove_fork(work.receipts[0], work.forge(0, out_root=X))
     assert tx.return_value == 0
-    world.registry.addStake(accounts[NODE], ONE_NECTAR, {"from": rich(world, NODE)})
+    world.registry.addStake(accounts[NODE], ONE_NECTAR, {"from": world.rich(NODE, ONE_NECTAR)})
     elsewhere = Work(NODE, BACK)
     elsewhere.chunk(0)
     assert world.prove_fork(elsewhere.receipts[0], elsewhere.forge(out_root=X)).return_value == ONE_NECTAR
@@ -304,8 +305,9 @@ def test_without_its_contracts_it_cannot_be_deployed(world, project):
 def test_without_its_roles_it_takes_nothing(world, project, work):
     contracts = (world.token, world.registry, world.models, world.escrow, world.timelock)
     faults = accounts[0].deploy(project.Faults, *contracts, FAULT_PARAMETERS)
+    fork = work.forge(out_root=X)
     with reverts("AccessControlUnauthorizedAccount"):
-        sent(faults.proveEquivocation, *shown(work.receipts[1]), *shown(work.forge(out_root=X)), by=0)
+        sent(faults.proveEquivocation, *shown(work.receipts[1]), *shown(fork), payment(None, fork), by=0)
     assert world.stake_of(NODE) == MIN_STAKE
 
 
@@ -315,10 +317,3 @@ def test_keys_are_what_the_interface_says(world, work):
     made = world.faults.challengeIdOf(X, 3, 1)
     assert bytes(made) == keccak(X + (3).to_bytes(32, "big") + (1).to_bytes(32, "big"))
     assert bytes(world.faults.receiptHash(words(work.receipts[0].receipt))) == work.receipts[0].receipt.hash()
-
-
-def rich(world, node):
-    """The node's account, with a token that the registry may take."""
-    world.token.transfer(accounts[node], ONE_NECTAR, {"from": accounts[0]})
-    world.token.approve(world.registry, ONE_NECTAR, {"from": accounts[node]})
-    return accounts[node]

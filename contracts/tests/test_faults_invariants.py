@@ -1,8 +1,8 @@
 """Over random histories tokens are conserved, and nobody's calls convict a node that was honest.
 
 Two honest nodes sign sessions together (chained, linked, rolled back, recomputed, restarted) and answer every
-challenge; a crooked one signs forks and false weights and stays silent. Accusers bring everything anybody ever
-signed, in any combination and with any lie about it that needs no signature.
+challenge; a crooked one signs forks and false weights, stays silent, and is its own client now and then. Accusers bring
+everything anybody ever signed and was paid for, in any combination and with any lie about it that needs no signature.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from faults_world import (
     words,
 )
 from walk import seeds, walk
-from world import MIN_STAKE, signer
+from world import MIN_STAKE, ONE_NECTAR, fee_of, signer
 
 from corolla_core.protocol.ids import Hash32
 from corolla_core.protocol.receipt import NumericClass, SignedReceipt
 from corolla_core.protocol.span import Span
 
-UPSTREAM, DOWNSTREAM, CROOK = 4, 5, 6
+CLIENT, UPSTREAM, DOWNSTREAM, CROOK = 1, 4, 5, 6
 HONEST, ACCUSERS = (UPSTREAM, DOWNSTREAM), (7, 8)
 FRONT, BACK = Span(0, 4), Span(4, 12)
 X = Hash32(b"\x0e" * 32)
@@ -48,7 +48,8 @@ X = Hash32(b"\x0e" * 32)
 @pytest.fixture(scope="module")
 def deployed(module_isolation, project):
     world = deploy_faults(project, accounts[0])
-    world.fund(1, 100 * MIN_STAKE)
+    for payer in (CLIENT, CROOK):
+        world.fund(payer, 100 * MIN_STAKE)
     for node in (*HONEST, CROOK):
         world.stake(node)
     return world
@@ -62,9 +63,11 @@ class Machine:
         self.paid: list[tuple[Work, int, bytes]] = []
         self.open: dict[str, tuple[Work, int, int, int]] = {}
         self.burned = 0
-        for accuser in ACCUSERS:
-            self.token.transfer(accounts[accuser], 100 * BOND, {"from": accounts[0]})
-            self.token.approve(self.faults, 2**255, {"from": accounts[accuser]})
+        self.refunds: dict[tuple[bytes, str], int] = {}
+        for account in (*ACCUSERS, CROOK):
+            self.token.transfer(accounts[account], 100 * BOND, {"from": accounts[0]})
+            for spender in (self.faults, self.world.registry):
+                self.token.approve(spender, 2**255, {"from": accounts[account]})
         for name, blocks in (("evil", [X]), ("evil", list(BLOCKS))):
             world.publish(name, manifest_root(), blocks, [NumericClass.NF4], by=7)
         self.supply, self.held = self.token.totalSupply(), self.everything()
@@ -98,8 +101,17 @@ class Machine:
 
     def rule_be_paid(self, rng):
         work = rng.choice((self.honest + self.crooked[-1:])[-5:])
-        head = rng.randrange(len(work.receipts))
-        self.paid.append((work, head, self.world.redeem_with(work.node, work.receipts[head].receipt.hash())))
+        self.pay(work, rng.randrange(len(work.receipts)), rng.choice([1_000, ONE_NECTAR]), by=CLIENT)
+
+    def rule_deal_with_oneself(self, rng):
+        self.pay(self.crooked[-1], rng.randrange(3), rng.choice([1_000, ONE_NECTAR]), by=CROOK)
+
+    def rule_stake_again(self):
+        self.world.registry.addStake(accounts[CROOK], ONE_NECTAR, {"from": accounts[CROOK]})
+
+    def pay(self, work, head, amount, *, by):
+        tranche = self.world.redeem_with(work.node, work.receipts[head].receipt.hash(), amount, by=by)
+        self.paid.append((work, head, tranche))
 
     def rule_cheat(self, pos):
         work = Work(CROOK, BACK)
@@ -123,11 +135,12 @@ class Machine:
         signed = [each for work in self.honest + self.crooked for each in work.receipts]
         a, b = rng.choice(signed), rng.choice(signed)
         lie = rng.choice([self.as_it_is, self.other_words, self.other_signature])
+        paid = self.payment(rng, a)
         proof = rng.choice(
             [
-                lambda: self.world.prove_fork(lie(a), lie(b), by=by),
-                lambda: self.world.prove_link(lie(a), lie(b), by=by),
-                lambda: self.world.prove_weights(lie(a), *rng.choice(self.versions()), by=by),
+                lambda: self.world.prove_fork(lie(a), lie(b), paid=paid, by=by),
+                lambda: self.world.prove_link(lie(a), lie(b), paid=paid, by=by),
+                lambda: self.world.prove_weights(lie(a), *rng.choice(self.versions()), paid=paid, by=by),
             ]
         )
         self.attempt(proof)
@@ -137,8 +150,18 @@ class Machine:
         work = rng.choice(self.honest[-4:] + self.crooked[-2:])
         other = rng.choice([each for each in self.honest + self.crooked if each.session == work.session])
         a, b = rng.choice(work.receipts), rng.choice(other.receipts)
-        self.attempt(lambda: self.world.prove_fork(a, b, by=by))
-        self.attempt(lambda: self.world.prove_link(a, b, by=by))
+        paid = self.payment(rng, a)
+        self.attempt(lambda: self.world.prove_fork(a, b, paid=paid, by=by))
+        self.attempt(lambda: self.world.prove_link(a, b, paid=paid, by=by))
+
+    def payment(self, rng, proof):
+        """Mostly one for the proof's session, where there is one."""
+        of_session = [paid for paid in self.paid if paid[0].session == proof.receipt.session_id]
+        candidates = of_session if of_session and rng.random() < 0.8 else self.paid
+        if not candidates:
+            return None
+        work, head, tranche = rng.choice(candidates)
+        return tranche, work.receipts[head]
 
     def rule_challenge(self, rng, by):
         if not self.paid:
@@ -190,7 +213,13 @@ class Machine:
         if "FaultPunished" in tx.events:
             event = tx.events["FaultPunished"]
             assert event["node"] == accounts[CROOK]
-            self.burned += event["amount"] - event["reward"]
+            refunds = list(tx.events["ClientRefunded"]) if "ClientRefunded" in tx.events else []
+            refunded = sum(refund["amount"] for refund in refunds)
+            assert event["reward"] + refunded <= event["amount"] // 2
+            self.burned += event["amount"] - event["reward"] - refunded
+            for refund in refunds:
+                key = (bytes(refund["trancheId"]), refund["node"])
+                self.refunds[key] = self.refunds.get(key, 0) + refund["amount"]
         return tx
 
     def everything(self):
@@ -204,6 +233,16 @@ class Machine:
             assert self.world.stake_of(node) == MIN_STAKE
             assert self.world.jailed_until(node) == 0
 
+    def invariant_no_client_gets_back_more_than_the_node_kept_of_its_money(self):
+        for (tranche, node), refunded in self.refunds.items():
+            claimed = self.world.escrow.claimed(tranche, node)
+            assert refunded == self.world.registry.refunded(tranche, node) <= claimed - fee_of(claimed)
+        assert self.token.balanceOf(accounts[CLIENT]) == sum(
+            refunded
+            for (tranche, _), refunded in self.refunds.items()
+            if self.world.escrow.tranche(tranche)["payer"] == accounts[CLIENT]
+        )
+
     def invariant_every_token_is_accounted_for(self):
         assert self.token.balanceOf(self.faults) == BOND * len(self.open)
         assert self.token.totalSupply() == self.supply - self.burned
@@ -216,8 +255,14 @@ def test_tokens_are_conserved_and_no_honest_node_is_convicted(world, seed):
     walk(machine, Random(seed), steps=40)
     machine.rule_cheat(0)
     fork = machine.crooked[-1]
-    assert machine.attempt(lambda: world.prove_fork(fork.receipts[0], fork.receipts[1])) is not None
+    machine.rule_stake_again()
+    machine.pay(fork, 0, 1_000, by=CLIENT)
+    paid = (machine.paid[-1][2], fork.receipts[0])
+    before = world.token.balanceOf(accounts[CLIENT])
+    assert machine.attempt(lambda: world.prove_fork(*fork.receipts[:2], paid=paid)) is not None
     assert world.jailed_until(CROOK) == FOREVER
+    assert world.token.balanceOf(accounts[CLIENT]) == before + 1_000 - fee_of(1_000)
+    machine.invariant_no_client_gets_back_more_than_the_node_kept_of_its_money()
     machine.invariant_every_token_is_accounted_for()
 
 

@@ -21,13 +21,13 @@ from faults_world import (
     shown,
     words,
 )
-from world import MIN_STAKE, now, pass_time, reverts
+from world import MIN_STAKE, fee_of, now, pass_time, reverts
 
 from corolla_core.protocol.ids import ZERO_HASH, Hash32
 from corolla_core.protocol.receipt import SignedReceipt
 from corolla_core.protocol.span import Span
 
-NODE, OTHER, HELPER, CHALLENGER = 4, 5, 7, 8
+CLIENT, NODE, OTHER, HELPER, CHALLENGER = 1, 4, 5, 7, 8
 X = Hash32(b"\x0e" * 32)
 MAX_ROW = 98_304
 
@@ -208,7 +208,7 @@ def test_silence_costs_a_little_stake_and_a_jailing(world, work, tranche):
     tx = world.challenge(work, 0, 2, OUTPUT, tranche)
     challenge, deadline = challenge_of(tx), tx.events["OpeningChallenged"]["deadline"]
     assert deadline == tx.timestamp + RESPONSE_TIME
-    supply = world.token.totalSupply()
+    supply, paid_in = world.token.totalSupply(), balance(world, CLIENT)
     pass_time(deadline + 1)
     tx = world.faults.expireOpening(challenge, {"from": accounts[HELPER]})
     amount = MIN_STAKE * OPENING_BPS // 10_000
@@ -216,7 +216,9 @@ def test_silence_costs_a_little_stake_and_a_jailing(world, work, tranche):
     assert tx.return_value == amount == MIN_STAKE - world.stake_of(NODE)
     assert balance(world, CHALLENGER) == BOND + reward
     assert (balance(world, HELPER), balance(world, NODE), world.token.balanceOf(world.faults)) == (0, 0, 0)
-    assert world.token.totalSupply() == supply - (amount - reward)
+    refund = 1_000 - fee_of(1_000)
+    assert balance(world, CLIENT) == paid_in + refund
+    assert world.token.totalSupply() == supply - (amount - reward - refund)
     assert world.jailed_until(NODE) == tx.timestamp + JAIL
     assert bytes(tx.events["FaultPunished"]["fault"]) == fault("withheld opening")
     assert tx.events["FaultPunished"]["challenger"] == accounts[CHALLENGER]
@@ -301,5 +303,6 @@ def test_a_challenge_says_all_there_is_to_know(world, work, tranche):
     assert (entry["openedAt"], entry["deadline"], entry["state"]) == (tx.timestamp, tx.timestamp + RESPONSE_TIME, 1)
     assert (bytes(entry["sessionId"]), bytes(entry["root"])) == (work.session, receipt.in_root)
     assert (entry["position"], entry["index"], entry["size"], entry["bond"]) == (3, 3, 5, BOND)
+    assert bytes(entry["trancheId"]) == tranche
     assert bytes(world.faults.receiptHash(words(receipt))) == bytes(tx.events["OpeningChallenged"]["receiptHash"])
     assert now() < entry["deadline"]

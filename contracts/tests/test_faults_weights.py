@@ -88,7 +88,8 @@ def test_an_empty_span_is_false(world, work):
     fields = words(work.receipts[1].receipt)
     fields[4] = fields[3]
     digest = Hash32(bytes(world.faults.receiptHash(fields)))
-    world.faults.proveWeights(fields, signer(NODE).sign(digest), 1, MANIFEST, {"from": accounts[NOBODY]})
+    nothing = (bytes(32), fields)
+    world.faults.proveWeights(fields, signer(NODE).sign(digest), 1, MANIFEST, nothing, {"from": accounts[NOBODY]})
     assert world.stake_of(NODE) < MIN_STAKE
 
 

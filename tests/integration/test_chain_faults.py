@@ -14,7 +14,15 @@ from ganache import Ganache
 from corolla_core.chain.abi import load_abi
 from corolla_core.chain.deploy import Terms, deploy_all
 from corolla_core.chain.escrow import Escrow, RedeemItem
-from corolla_core.chain.faults import ChallengeState, FaultParameters, Faults, ManifestParts, Side, challenge_id
+from corolla_core.chain.faults import (
+    ChallengeState,
+    FaultParameters,
+    Faults,
+    ManifestParts,
+    Payment,
+    Side,
+    challenge_id,
+)
 from corolla_core.chain.models import Models
 from corolla_core.chain.network import Network
 from corolla_core.chain.registry import Registry
@@ -36,6 +44,7 @@ pytestmark = pytest.mark.anyio
 
 PARAMETERS = FaultParameters(response_time=60, jail=500, weights_bps=6_000, opening_bond=Nectar(7))
 STAKE = Nectar(200 * ONE_NECTAR)
+PAID = Nectar(50)
 FOR_GOOD = 2**64 - 1
 SESSION = SessionId(b"0123456789abcdef")
 X = Hash32(b"\x0e" * 32)
@@ -110,7 +119,7 @@ class World:
         escrow = Escrow(self.chain, TransactionSender(self.chain, self.payer))
         await escrow.deposit(Nectar(100))
         tranche = await escrow.open_tranche(tree.root, UnixTime(await self.chain.now() + 1000))
-        voucher = Voucher(tranche.id, node.address, Nectar(50), head.hash())
+        voucher = Voucher(tranche.id, node.address, PAID, head.hash())
         await escrow.redeem(
             [RedeemItem(voucher.sign(self.chain.network.domain, self.payer), tree.leaves[0], tree.proof(0))]
         )
@@ -146,16 +155,19 @@ async def test_a_network_without_the_contract_says_so(world: World) -> None:
             Faults(chain)
 
 
-async def test_a_fork_and_a_broken_link_cost_everything(world: World) -> None:
+async def test_a_fork_and_a_broken_link_cost_everything_and_the_client_is_refunded(world: World) -> None:
     forker, linker = await world.node(4), await world.node(5)
     faults = world.faults(world.challenger)
     upstream = (await world.receipt(Span(0, 4))).sign(forker)
     assert "NoFault" in await reason_of(faults.prove_equivocation(upstream, upstream))
     other = replace(upstream.receipt, in_root=X).sign(forker)
     before = await Token(world.chain).balance_of(world.challenger.address)
-    punished = await faults.prove_equivocation(upstream, other)
+    payment = Payment(await world.paid(forker, other.receipt), other.receipt)
+    client = await Token(world.chain).balance_of(world.payer.address)
+    punished = await faults.prove_equivocation(upstream, other, payment=payment)
     assert (punished.node, punished.challenger) == (forker.address, world.challenger.address)
     assert (punished.taken, punished.reward, punished.until) == (STAKE, STAKE * 3 // 10, FOR_GOOD)
+    assert punished.refund == PAID == await Token(world.chain).balance_of(world.payer.address) - client
     assert await Token(world.chain).balance_of(world.challenger.address) == before + punished.reward
     assert "AlreadyPunished" in await reason_of(faults.prove_equivocation(other, upstream))
 
@@ -166,8 +178,9 @@ async def test_a_fork_and_a_broken_link_cost_everything(world: World) -> None:
     honest = replace(linked, in_root=other.receipt.out_root).sign(linker)
     assert "NoFault" in await reason_of(faults.prove_broken_link(honest, other))
     broken = replace(linked, in_root=merkle_root(LEAVES)).sign(linker)
-    punished = await faults.prove_broken_link(broken, other)
-    assert (punished.node, punished.taken) == (linker.address, STAKE)
+    payment = Payment(await world.paid(linker, broken.receipt), broken.receipt)
+    punished = await faults.prove_broken_link(broken, other, payment=payment)
+    assert (punished.node, punished.taken, punished.refund) == (linker.address, STAKE, PAID)
     assert (await Registry(world.chain).node(linker.address)).jailed_until == FOR_GOOD
 
 
@@ -180,8 +193,13 @@ async def test_false_weights_are_proven_from_the_manifest(world: World) -> None:
     false = replace(receipt, weight_root=X).sign(node)
     assert "ManifestMismatch" in await reason_of(faults.prove_weights(false, 1, replace(PARTS, head_root=X)))
     assert "VersionUnknown" in await reason_of(faults.prove_weights(false, 2, PARTS))
-    punished = await faults.prove_weights(false, 1, PARTS)
+    tranche = await world.paid(node, false.receipt)
+    punished = await faults.prove_weights(false, 1, PARTS, payment=Payment(tranche, receipt))
     assert punished.taken == STAKE * 6 // 10 == STAKE - await world.stake_of(node)
+    assert punished.refund == 0  # the receipt named is not the one the node redeemed with
+    false = replace(false.receipt, numeric_class=NumericClass.NF4).sign(node)
+    tranche = await world.paid(node, false.receipt)
+    assert (await faults.prove_weights(false, 1, PARTS, payment=Payment(tranche, false.receipt))).refund == PAID
 
 
 async def test_a_paid_row_is_opened_and_its_bond_is_the_nodes(world: World) -> None:
@@ -198,6 +216,7 @@ async def test_a_paid_row_is_opened_and_its_bond_is_the_nodes(world: World) -> N
     assert (opening.node, opening.challenger) == (node.address, world.challenger.address)
     assert (opening.session_id, opening.position, opening.root) == (SESSION, 3, first.in_root)
     assert (opening.index, opening.size, opening.bond, opening.state) == (3, 5, 7, ChallengeState.OPEN)
+    assert opening.tranche == tranche
     assert opening.deadline == opening.opened_at + PARAMETERS.response_time
     branch = [sibling for _, sibling in merkle_proof(LEAVES, 3)]
     assert "OpeningInvalid" in await reason_of(world.faults(node).open(challenge, ROWS[2], branch))
@@ -218,7 +237,7 @@ async def test_a_withheld_row_costs_stake_once_an_outage(world: World) -> None:
     world.ganache.advance(PARAMETERS.response_time + 5)
     punished = await faults.expire_opening(asked[0])
     assert punished is not None
-    assert (punished.node, punished.taken) == (node.address, STAKE * 5 // 100)
+    assert (punished.node, punished.taken, punished.refund) == (node.address, STAKE * 5 // 100, PAID)
     assert await faults.expire_opening(asked[1]) is None
     assert await world.stake_of(node) == STAKE * 95 // 100
     states = [(await faults.opening(each)).state for each in asked]

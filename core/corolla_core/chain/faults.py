@@ -14,7 +14,7 @@ from corolla_core.chain.rpc import Chain
 from corolla_core.chain.sender import TransactionSender
 from corolla_core.chain.token import Token
 from corolla_core.protocol.errors import ChainError, ConfigError
-from corolla_core.protocol.ids import ZERO_ADDRESS, Address, Hash32, SessionId, TrancheId
+from corolla_core.protocol.ids import ZERO_ADDRESS, ZERO_HASH, Address, Hash32, SessionId, TrancheId
 from corolla_core.protocol.receipt import Receipt, SignedReceipt
 from corolla_core.protocol.units import ONE_NECTAR, Nectar, UnixTime
 
@@ -78,8 +78,16 @@ class ManifestParts:
 
 
 @dataclass(frozen=True, slots=True)
+class Payment:
+    """The tranche that a session was paid from, and the receipt of that session which the node redeemed with on it."""
+
+    tranche: TrancheId
+    head: Receipt
+
+
+@dataclass(frozen=True, slots=True)
 class Punishment:
-    """What a proof cost a node: `taken` from its stake, of which the challenger got `reward`.
+    """What a proof cost a node: `taken` from its stake, of which the challenger got `reward` and the client `refund`.
 
     `until` is when the node may serve again; the largest uint64 where it never may.
     """
@@ -89,6 +97,7 @@ class Punishment:
     challenger: Address
     taken: Nectar
     reward: Nectar
+    refund: Nectar
     until: UnixTime
 
 
@@ -96,7 +105,8 @@ class Punishment:
 class Opening:
     """A challenge on chain: `node` has until `deadline` to show the row at `position` under `root`.
 
-    `index` of `size` is where the row's leaf stands under the root. `challenger` is zero when there is no challenge.
+    `index` of `size` is where the row's leaf stands under the root, `tranche` what the work was paid from. `challenger`
+    is zero when there is no challenge.
     """
 
     challenger: Address
@@ -110,10 +120,15 @@ class Opening:
     index: int
     size: int
     bond: Nectar
+    tranche: TrancheId
 
 
 class Faults(Contract):
-    """Proofs act for the sender, who gets the reward. Writes raise TransactionReverted with the contract's reason."""
+    """Proofs act for the sender, who gets the reward. Writes raise TransactionReverted with the contract's reason.
+
+    A proof that names the `payment` for its session has the tranche's payer refunded. A payment that does not hold is
+    ignored: the proof is taken all the same, and its `refund` is zero.
+    """
 
     abi_name = "Faults"
 
@@ -125,21 +140,29 @@ class Faults(Contract):
 
     # ---- proofs ----
 
-    async def prove_equivocation(self, a: SignedReceipt, b: SignedReceipt) -> Punishment:
+    async def prove_equivocation(
+        self, a: SignedReceipt, b: SignedReceipt, *, payment: Payment | None = None
+    ) -> Punishment:
         """Two different receipts of one node that continue one receipt of one session."""
-        return self._punishment(await self._send("proveEquivocation", *_signed(a), *_signed(b)))
+        return self._punishment(await self._send("proveEquivocation", *_signed(a), *_signed(b), _paid(payment, a)))
 
-    async def prove_broken_link(self, receipt: SignedReceipt, upstream: SignedReceipt) -> Punishment:
+    async def prove_broken_link(
+        self, receipt: SignedReceipt, upstream: SignedReceipt, *, payment: Payment | None = None
+    ) -> Punishment:
         """A receipt that names an upstream receipt and began from something else than its output."""
-        return self._punishment(await self._send("proveBrokenLink", *_signed(receipt), *_signed(upstream)))
+        shown = (*_signed(receipt), *_signed(upstream), _paid(payment, receipt))
+        return self._punishment(await self._send("proveBrokenLink", *shown))
 
-    async def prove_weights(self, receipt: SignedReceipt, version: int, manifest: ManifestParts) -> Punishment:
+    async def prove_weights(
+        self, receipt: SignedReceipt, version: int, manifest: ManifestParts, *, payment: Payment | None = None
+    ) -> Punishment:
         """A receipt whose span, weight root or numeric class its model does not have.
 
         `version` is one of the model `manifest.name` whose manifest root is the receipt's.
         """
         parts = (manifest.name, manifest.config_root, manifest.front_root, manifest.head_root)
-        return self._punishment(await self._send("proveWeights", *_signed(receipt), version, parts))
+        shown = (*_signed(receipt), version, parts, _paid(payment, receipt))
+        return self._punishment(await self._send("proveWeights", *shown))
 
     # ---- openings ----
 
@@ -179,7 +202,7 @@ class Faults(Contract):
 
     async def opening(self, challenge: Hash32) -> Opening:
         found = await self._read("challenge", challenge)
-        challenger, deadline, state, node, opened_at, session, position, root, index, size, bond = found
+        challenger, deadline, state, node, opened_at, session, position, root, index, size, bond, tranche = found
         return Opening(
             challenger=challenger,
             deadline=UnixTime(deadline),
@@ -192,12 +215,14 @@ class Faults(Contract):
             index=index,
             size=size,
             bond=Nectar(bond),
+            tranche=TrancheId(tranche),
         )
 
     async def parameters(self) -> FaultParameters:
         return FaultParameters(*await self._read("parameters"))
 
     def _punishment(self, mined: Mined) -> Punishment:
+        refund = sum(event.arguments["amount"] for event in self._events(mined, "ClientRefunded"))
         for event in self._events(mined, "FaultPunished"):
             arguments = event.arguments
             return Punishment(
@@ -206,6 +231,7 @@ class Faults(Contract):
                 challenger=arguments["challenger"],
                 taken=Nectar(arguments["amount"]),
                 reward=Nectar(arguments["reward"]),
+                refund=Nectar(refund),
                 until=UnixTime(arguments["until"]),
             )
         raise ChainError("a proof left no event")
@@ -218,3 +244,8 @@ def challenge_id(receipt: Hash32, position: int, side: Side) -> Hash32:
 
 def _signed(signed: SignedReceipt) -> tuple[object, bytes]:
     return signed.receipt.words(), signed.signature
+
+
+def _paid(payment: Payment | None, proof: SignedReceipt) -> tuple[object, ...]:
+    """Without a tranche no head holds, so that any receipt will do."""
+    return (ZERO_HASH, proof.receipt.words()) if payment is None else (payment.tranche, payment.head.words())
