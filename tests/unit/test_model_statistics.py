@@ -130,6 +130,12 @@ def test_only_position_0_is_excluded_and_only_where_it_was_claimed(zoo: Zoo, inp
     assert measure.statistics(inputs, honest, claim[:, :1]).positions == 0
 
 
+def test_a_row_that_was_only_made_longer_is_off_by_that_part(zoo: Zoo, inputs: torch.Tensor) -> None:
+    audited = load_audited_span(zoo.checkpoint("llama"), SPAN, NumericClass.FP32, wire="float32")
+    claim = audited.replay(inputs) * 1.001
+    assert audited.statistics(inputs, claim).w16_max == pytest.approx(1e-3, rel=0.01)
+
+
 @pytest.mark.parametrize("broken", [math.nan, math.inf, 3e38])
 def test_a_claim_that_is_no_number_or_overflows_fails(zoo: Zoo, inputs: torch.Tensor, broken: float) -> None:
     audited = load_audited_span(zoo.checkpoint("llama"), SPAN, NumericClass.BF16, wire="bfloat16")

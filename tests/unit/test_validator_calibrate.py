@@ -41,8 +41,12 @@ def manifest(zoo: Zoo) -> Manifest:
     return build_manifest(zoo.checkpoint("llama"), name="tiny")
 
 
+PASSAGES = sum(variant.batch for variant in VARIANTS)
+"""As many as every variant takes part with."""
+
+
 def noise_of(zoo: Zoo, manifest: Manifest, numeric_class: NumericClass) -> list[Noise]:
-    texts = [tokens(seed, 1, 40) for seed in range(len(VARIANTS))]
+    texts = [tokens(seed, 1, 40) for seed in range(PASSAGES)]
     checkpoint = zoo.checkpoint("llama")
     return measure_noise(checkpoint, manifest, numeric_class, [SPAN], texts, report=lambda *_progress: None)
 
@@ -82,7 +86,7 @@ def test_thresholds_lie_above_every_honest_variant_that_was_measured(
     assert sorted(noise.wire for noise in noises) == ["bfloat16", "float32"]
     for noise in noises:
         limits = noise.thresholds()
-        assert len(noise.w16) == len(VARIANTS) * 3
+        assert len(noise.w16) == PASSAGES * 3
         worst = Statistics(
             WINDOW,
             max(noise.w16),
@@ -115,7 +119,7 @@ def test_measuring_again_on_the_same_machine_gives_the_same_root(zoo: Zoo, manif
     )
     assert first.calibration.root() == second.calibration.root()
     evidence = first.evidence[("bf16", "bfloat16", SPAN)]
-    assert evidence["tokens"] == 40 * len(VARIANTS)
+    assert evidence["tokens"] == 40 * PASSAGES
     assert {"tails", "machine", "versions", "variants", "text_sha256"} < evidence.keys()
 
 

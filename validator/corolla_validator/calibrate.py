@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from corolla_core.protocol.errors import InvalidInput
 from corolla_core.protocol.receipt import NumericClass
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.verdict import PICO, Thresholds
-from corolla_validator.honest import VARIANTS
+from corolla_validator.honest import VARIANTS, Variant
 from corolla_validator.tail import HEADROOM, Tail, fit_tail
 
 LEAST_ALPHA = 0.5
@@ -103,9 +104,9 @@ def measure_noise(
     *,
     report: Report,
 ) -> list[Noise]:
-    """Run honest nodes of the class over the passages ([1, T] each), the variants taking turns, and compare each with
-    the reference. Inputs are genuine: what the reference puts out before the span, rounded as on the narrowest wire.
-    Raises ModelError, InvalidInput."""
+    """Run honest nodes of the class over the passages ([1, T] each, all as long), the variants taking turns, and
+    compare each with the reference. Inputs are genuine: what the reference puts out before the span, rounded as on the
+    narrowest wire. Raises ModelError, InvalidInput."""
     if not spans or not passages:
         raise InvalidInput("calibration needs a span and a passage")
     found = []
@@ -117,19 +118,28 @@ def measure_noise(
         served = load_served(checkpoint, span, numeric_class, manifest=manifest)
         audited = [load_audited_span(checkpoint, span, numeric_class, wire=w[0], manifest=manifest) for w in groups]
         noises = [[Noise(numeric_class, wire, span, tokens) for wire in wires] for wires in groups]
-        for index, ids in enumerate(passages):
+        for variant, first, ids in _shared_out(passages):
             hidden = front.embed(ids, position=0)
             if span.start:
                 hidden = run(upstream.sub(Span(0, span.start)), hidden)
             inputs = hidden.to(wire_dtype(groups[0][0])).to(COMPUTE_DTYPES[numeric_class])
-            outputs = VARIANTS[index % len(VARIANTS)].outputs(served, inputs)
+            outputs = variant.outputs(served, inputs)
             for wires, judge, into in zip(groups, audited, noises, strict=True):
                 seen = _seen(judge, inputs, outputs.to(wire_dtype(wires[0])))
                 for noise in into:
                     noise.add(seen)
-            report(f"{numeric_class.value} {span}", index + 1, len(passages))
+            report(f"{numeric_class.value} {span}", first + ids.shape[0], len(passages))
         found += [noise for into in noises for noise in into]
     return found
+
+
+def _shared_out(passages: Sequence[Tensor]) -> Iterator[tuple[Variant, int, Tensor]]:
+    """The variants in turn, each with as many passages as it takes at once: (variant, index of the first, ids)."""
+    turns, first = cycle(VARIANTS), 0
+    while first < len(passages):
+        variant = next(turns)
+        yield variant, first, torch.cat(list(passages[first : first + variant.batch]))
+        first += variant.batch
 
 
 def _seen(audited: AuditedSpan, inputs_BTD: Tensor, claimed_BTD: Tensor) -> Windows:

@@ -23,10 +23,10 @@ class Variant:
     def outputs(self, served: BlockRange, inputs_BTD: Tensor) -> Tensor:
         """What such a node puts out, [B, T, D] in float32, not yet rounded for the wire.
 
-        For `batch` above B the rows ride along with shifted copies of themselves, as with other users' sessions.
+        Where B is below `batch`, shifted copies of the first row ride along, as other users' sessions would.
         """
         rows = inputs_BTD.shape[0]
-        others = [inputs_BTD.roll(shift, dims=1) for shift in range(1, self.batch)]
+        others = [inputs_BTD[:1].roll(shift, dims=1) for shift in range(1, 1 + self.batch - rows)]
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:

@@ -72,7 +72,8 @@ class Measure:
     """How claims about one span are measured.
 
     `cheats` are known ones by name, which the validator runs itself; `exact_wire` names the wire dtype on which
-    elements must match (float32 arithmetic over a narrower wire); `downstream` is None where KL is not wanted.
+    elements must match (float32 arithmetic over a narrower wire); `downstream` is None where KL is not wanted: there a
+    row that was only made longer or shorter, of which the norm says nothing, counts as off by that part.
     """
 
     norm: Norm
@@ -117,13 +118,16 @@ class Measure:
         claim, honest = claimed_BKD[:, judged], honest_BKD[:, judged]
         base = self.norm(honest)
         error = self.norm(claim) - base
+        off = error.norm(dim=-1) / base.norm(dim=-1)
+        if self.downstream is None:
+            off = torch.maximum(off, rescaled(claim, honest))
         deviations = {
             name: self.norm(cheat(inputs_BTD[:, :upto], reorderings)[:, first:][:, judged]) - base
             for name, cheat in self.cheats.items()
         }
         return Windows(
             honest.shape[1],
-            window_means(error.norm(dim=-1) / base.norm(dim=-1)),
+            window_means(off),
             {name: matched(error, deviation) for name, deviation in deviations.items()},
             None if self.exact_wire is None else window_means(mismatches(claim, honest, self.exact_wire)),
             None if self.downstream is None else self._kl(replayed_BTD[:, :upto], claimed_BKD, reorderings, first),
@@ -147,6 +151,13 @@ def window_means(values_BT: Tensor) -> Tensor:
     overlapping the one before it, so that every position counts; fewer positions than a window are one window."""
     length = values_BT.shape[-1]
     return torch.stack([values_BT[..., at : at + WINDOW].mean(dim=-1) for at in _starts(length)], dim=-1)
+
+
+def rescaled(claimed: Tensor, honest: Tensor) -> Tensor:
+    """By what part each row is longer or shorter than the honest one, [..., D] → [...]: the norm that comes next
+    divides that out, and yet it says how much of a change what later blocks add to the row is."""
+    honest = honest.float()
+    return (claimed.float().norm(dim=-1) / honest.norm(dim=-1) - 1).abs()
 
 
 def matched(error_BTD: Tensor, deviation_BTD: Tensor) -> Tensor:
