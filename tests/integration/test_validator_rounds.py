@@ -20,9 +20,10 @@ from corolla_core.model.manifest import Manifest, build_manifest
 from corolla_core.model.replay import run
 from corolla_core.protocol.beacon import BEACON_DELAY
 from corolla_core.protocol.errors import ChainUnreachable, OpeningUnavailable, PeerUnreachable, StoreError
-from corolla_core.protocol.ids import Hash32, ModelRoot, TrancheId
+from corolla_core.protocol.ids import Address, Hash32, ModelRoot, TrancheId
 from corolla_core.protocol.provable import ProvableFault, Publication
 from corolla_core.protocol.receipt import NumericClass, SignedReceipt
+from corolla_core.protocol.reputation import History
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.suspicion import Standing
 from corolla_core.protocol.transcript import Entry
@@ -34,9 +35,11 @@ from corolla_core.swarm.announcement import Announcement, NodeState
 from corolla_validator.auditor import Auditor
 from corolla_validator.evidence_folder import EvidenceFolder
 from corolla_validator.examiner import Examiner
-from corolla_validator.ports import Charge, Paid
+from corolla_validator.known_nodes import KnownNodes
+from corolla_validator.ports import Charge, Known, Paid
 from corolla_validator.recent import RecentLookup
 from corolla_validator.rounds import AGAIN_SECONDS, AWAY_SECONDS, REDEEMED_SECONDS, TRIES, Plan, Rounds
+from corolla_validator.scores import Rated
 
 pytestmark = pytest.mark.anyio
 SPAN = Span(1, 3)
@@ -161,7 +164,7 @@ class World:
         )
         self.rounds = self.new_rounds()
 
-    def new_rounds(self, plan: Plan | None = None) -> Rounds:
+    def new_rounds(self, plan: Plan | None = None, known: Known | None = None) -> Rounds:
         swarm = self.swarm
         self.rounds = Rounds(
             model_root=self.manifest.root,
@@ -174,6 +177,7 @@ class World:
             published=self,
             clock=lambda: swarm.now,
             tell=self.events.append,
+            known=known,
             court=self.court,
             plan=plan or Plan(Fraction(1), quiet=2.0),
         )
@@ -334,6 +338,31 @@ async def test_no_session_is_drawn_at_probability_zero_but_all_of_a_node_in_quar
     world.serve("honest", "h1", 3)
     await world.pass_rounds()
     assert world.outcomes() == [(CHEAT.address, "failed")] * 2
+
+
+async def test_every_session_of_a_newcomer_is_audited_and_of_a_known_node_as_many_as_usual(world: World) -> None:
+    asked = 0
+    clock = 0.0
+
+    async def rated() -> dict[Address, Rated]:
+        nonlocal asked
+        asked += 1
+        return {
+            node: Rated(node, History(), 1, 0, probation=probation)
+            for node, probation in ((HONEST.address, False), (CHEAT.address, True))
+        }
+
+    world.new_rounds(Plan(Fraction(0), quiet=2.0), KnownNodes(rated, seconds=30, clock=lambda: clock))
+    for number in range(3):
+        world.serve("honest", f"h{number}", number)
+        world.serve("cheat", f"c{number}", number)
+        await world.pass_rounds()
+    assert world.outcomes() == [(CHEAT.address, "failed")] * 3
+    assert asked == 1
+    clock += 30
+    world.serve("honest", "h9", 9)
+    await world.pass_rounds()
+    assert asked == 2
 
 
 async def test_refusing_to_open_is_told_after_some_tries_and_harms_nobody_else(world: World) -> None:

@@ -17,7 +17,6 @@ from corolla_core.protocol.reputation import (
     History,
     ReputationTerms,
     aged,
-    audit_probability,
     capped_stake,
     chain_score,
     on_probation,
@@ -140,11 +139,11 @@ def test_fees_that_were_burned_buy_no_reputation() -> None:
         AuditedEvent(UnixTime(0), True, Nectar(1), Nectar(2))
 
 
-def test_a_newcomer_is_always_audited_and_a_known_node_as_usual() -> None:
-    assert audit_probability(History(), 0.05, TERMS) == 1.0
+def test_a_node_is_a_newcomer_until_it_has_evidence_and_again_when_that_is_old() -> None:
+    assert on_probation(History(), TERMS)
     known = History(TERMS.probation, 0.0)
-    assert audit_probability(known, 0.05, TERMS) == 0.05
-    assert audit_probability(aged(known, UnixTime(TERMS.half_life), TERMS), 0.05, TERMS) == 1.0
+    assert not on_probation(known, TERMS)
+    assert on_probation(aged(known, UnixTime(TERMS.half_life), TERMS), TERMS)
 
 
 def test_scores_on_chain_stay_in_their_range() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -116,6 +116,9 @@ class Court(Protocol):
         """A node does not open what it signed in this session: have it opened on chain, when that can be done."""
         ...
 
+
+Known = Callable[[], Awaitable[frozenset[Address]]]
+"""The nodes that are newcomers no more. Raises ChainError, StoreError."""
 
 Tell = Callable[[dict[str, object]], None]
 """Takes an event for whoever watches; must not block."""

@@ -28,7 +28,7 @@ from corolla_core.swarm.announcement import Announcement
 from corolla_validator.draw import Watchlist, prefix
 from corolla_validator.examiner import Examiner
 from corolla_validator.fault_finder import FaultFinder
-from corolla_validator.ports import Beacons, Charge, Clock, Count, Court, Lookup, Nodes, Publications, Tell
+from corolla_validator.ports import Beacons, Charge, Clock, Count, Court, Known, Lookup, Nodes, Publications, Tell
 from corolla_validator.reader import Reader
 
 _log = structlog.get_logger(__name__)
@@ -47,8 +47,9 @@ AGAIN_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is audited: every session with `probability`, those of a node in quarantine always, the first
-    `most_positions` positions of each. `window`: seconds for which nodes keep their rows. `quiet`: see Watchlist."""
+    """How much is audited: every session with `probability`, those of newcomers and of nodes in quarantine always, the
+    first `most_positions` positions of each. `window`: seconds for which nodes keep their rows. `quiet`: see
+    Watchlist."""
 
     probability: Fraction = Fraction(1, 10)
     most_positions: int = 1024
@@ -80,9 +81,11 @@ class Rounds:
         published: Publications,
         clock: Clock,
         tell: Tell,
+        known: Known | None = None,
         court: Court | None = None,
         plan: Plan | None = None,
     ) -> None:
+        """`known`: the nodes that are newcomers no more, whose every session is audited; without it nobody is one."""
         self._model_root = model_root
         self._num_blocks = num_blocks
         self._directory = directory
@@ -93,6 +96,7 @@ class Rounds:
         self._examiner = examiner
         self._clock = clock
         self._tell = tell
+        self._known = known
         self._court = court
         self.plan = plan or Plan()
         self._reader = Reader(nodes, store, since=int((clock() - self.plan.window) * 1000))
@@ -130,9 +134,12 @@ class Rounds:
             await self._saw(linked, height)
             del self._grown[linked.key]
         now = self._clock()
-        for key, beacon_at in self._watch.due(height=height, now=now):
+        due = self._watch.due(height=height, now=now)
+        known = None if self._known is None or not due else await self._known()
+        for key, beacon_at in due:
             beacon = await self._beacons.hash_at(beacon_at)
-            if self._watch.draw(key, beacon, self._probability(key.signer)):
+            usual = self.standing(key.signer) is Standing.CLEAR and (known is None or key.signer in known)
+            if self._watch.draw(key, beacon, self.plan.probability if usual else Fraction(1)):
                 self._drawn.append(_Drawn(key, beacon, now))
         for drawn in list(self._drawn):
             if await self._attempt(drawn):
@@ -230,9 +237,6 @@ class Rounds:
 
         found = await self._store.run(counts)
         return Charge(node, tuple(sorted(found, key=lambda count: count.signed.receipt.hash())))
-
-    def _probability(self, node: Address) -> Fraction:
-        return self.plan.probability if self.standing(node) is Standing.CLEAR else Fraction(1)
 
     async def _saw(self, linked: Linked, height: int) -> None:
         key = linked.key

@@ -32,10 +32,12 @@ from corolla_validator.blocks import ChainBeacons
 from corolla_validator.config import ValidatorSettings
 from corolla_validator.evidence_folder import EvidenceFolder
 from corolla_validator.examiner import Examiner
+from corolla_validator.fees import Fees
+from corolla_validator.known_nodes import KnownNodes
 from corolla_validator.nodes import SwarmNodes
 from corolla_validator.ports import Lookup, Tell
 from corolla_validator.possession import SLACK_SECONDS, PossessionPlan, Possessions
-from corolla_validator.press import Press
+from corolla_validator.press import Press, Ratings
 from corolla_validator.probe_client import ClientProgram
 from corolla_validator.probe_purse import ChainPurse
 from corolla_validator.probes import Material, ProbePlan, Probes
@@ -157,6 +159,7 @@ async def validating(
                 published=bar.published,
                 clock=time,
                 tell=tell,
+                known=KnownNodes(Ratings(store, Fees(chain, store), settings.terms, clock=time).now),
                 court=bar.court,
                 plan=Plan(settings.probability, settings.most_positions, quiet=settings.quiet),
             )

@@ -156,8 +156,8 @@ def window_means(values_BT: Tensor) -> Tensor:
 def rescaled(claimed: Tensor, honest: Tensor) -> Tensor:
     """By what part each row is longer or shorter than the honest one, [..., D] → [...]: the norm that comes next
     divides that out, and yet it says how much of a change what later blocks add to the row is."""
-    honest = honest.float()
-    return (claimed.float().norm(dim=-1) / honest.norm(dim=-1) - 1).abs()
+    by: Tensor = claimed.float().norm(dim=-1) / honest.float().norm(dim=-1) - 1
+    return by.abs()
 
 
 def matched(error_BTD: Tensor, deviation_BTD: Tensor) -> Tensor:

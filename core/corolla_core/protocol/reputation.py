@@ -142,13 +142,6 @@ def on_probation(history: History, terms: ReputationTerms) -> bool:
     return history.evidence < terms.probation
 
 
-def audit_probability(history: History, usual: float, terms: ReputationTerms) -> float:
-    """The chance that a session of this node is audited: 1 on probation, else `usual`."""
-    if not 0.0 <= usual <= 1.0:
-        raise InvalidInput(f"not a probability: {usual!r}")
-    return 1.0 if on_probation(history, terms) else usual
-
-
 def _kept(seconds: int, terms: ReputationTerms) -> float:
     """How much of an event is left after so long."""
     return float(2.0 ** -(seconds / terms.half_life))
