@@ -257,12 +257,14 @@ def _read(path: Path) -> list[Row]:
 
 def _save(rows: Sequence[Row], command: str) -> None:
     """Write these rows beside those the file holds of classes not among them: a long run that is stopped leaves what it
-    had measured."""
+    had measured. `measured` says of each class by which command and where."""
     measured = {row.numeric_class for row in rows}
     kept = [row for row in _read(RESULTS) if row.numeric_class not in measured]
-    order = [numeric_class.value for numeric_class, _wire in SETTINGS]
+    order = list(dict.fromkeys(numeric_class.value for numeric_class, _wire in SETTINGS))
     every = sorted([*kept, *rows], key=lambda row: order.index(row.numeric_class))
-    body = {"last_command": command, "machine": machine(), "rows": [asdict(row) for row in every]}
+    before = json.loads(RESULTS.read_text())["measured"] if RESULTS.exists() else {}
+    by_class = before | {name: {"command": command, "machine": machine()} for name in sorted(measured)}
+    body = {"measured": by_class, "rows": [asdict(row) for row in every]}
     RESULTS.write_text(json.dumps(body, indent=1) + "\n")
 
 
