@@ -14,7 +14,7 @@ from corolla_core.protocol.verdict import Outcome, Verdict
 
 FAILURES_TO_DISPUTE = 3
 PASSES_TO_FORGET = 1000
-"""Passes in a row, on different inputs, that let one failure fade. A node knows that it failed, by the rows it was asked
+"""Passes in a row, on different inputs, that let one failure fade. A node knows it failed, by the rows it was asked
 for; everything is audited while the failure stands. So a liar may wait for the outcome of each lie and atone: at audit
 probability p it lies in 1/p sessions for every 1000 honest ones, and never loses its stake. With 50 it did in every
 sixth session at p = 1/10, now in every hundredth. Were an honest node's failures independent and 10^-5 an audit, three
