@@ -1,7 +1,8 @@
 """`python -m benchmarks.detection`: how often each cheat is caught, and an honest node accused, at shipped thresholds.
 
 Real text that no threshold was measured with, SmolLM2-135M, one span. An audit is one session of 128 positions; a
-window is 16 of them. Writes `benchmarks/detection.json`; `--show` only prints what that holds.
+window is 16 of them. Writes `benchmarks/detection.json`; `--show` only prints what that holds. The same command again
+goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -41,6 +42,7 @@ from corolla_validator.honest import VARIANTS
 from corolla_validator.texts import passages
 
 RESULTS = Path(__file__).with_name("detection.json")
+HONEST = "honest, in all variants"
 LENGTH = 128
 SETTINGS = (
     (NumericClass.FP32, "float32"),
@@ -81,6 +83,10 @@ class Row:
     alpha_max: float | None
     mismatch_min: float | None
     kl_max: float | None
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.numeric_class, self.wire, self.behaviour
 
 
 class Bench:
@@ -177,21 +183,24 @@ def tried_in(name: str, numeric_class: NumericClass) -> bool:
     return numeric_class in ONLY.get(name, tuple(NumericClass))
 
 
-def measure_all(span: Span, sessions: int, out: Console, classes: Sequence[str]) -> Iterator[Row]:
+def measure_all(
+    span: Span, sessions: int, out: Console, classes: Sequence[str], done: Collection[tuple[str, str, str]]
+) -> Iterator[Row]:
     checkpoint = open_checkpoint(str(prepare_smollm()))
     texts = passages(checkpoint.tokenizer(), length=LENGTH, part=1)[:sessions]
     for numeric_class, wire in SETTINGS:
         if classes and numeric_class.value not in classes:
             continue
         bench, began = Bench(checkpoint, numeric_class, wire, span, texts), perf_counter()
-        turns = [VARIANTS[index % len(VARIANTS)] for index in range(len(bench.sessions))]
-        seen = [
-            bench.windows(lambda stage, inputs, v=variant: v.outputs(stage.honest, inputs), index, with_kl=True)  # type: ignore[misc]
-            for index, variant in enumerate(turns)
-        ]
-        yield bench.row("honest, in all variants", True, seen)
+        if (numeric_class.value, wire, HONEST) not in done:
+            turns = [VARIANTS[index % len(VARIANTS)] for index in range(len(bench.sessions))]
+            seen = [
+                bench.windows(lambda stage, inputs, v=variant: v.outputs(stage.honest, inputs), index, with_kl=True)  # type: ignore[misc]
+                for index, variant in enumerate(turns)
+            ]
+            yield bench.row(HONEST, True, seen)
         for name, cheat in {**cheats.CHEATS, "bf16 arithmetic": cheats.bf16}.items():
-            if tried_in(name, numeric_class):
+            if tried_in(name, numeric_class) and (numeric_class.value, wire, name) not in done:
                 yield bench.try_out(name, cheat)
         out.print(f"{numeric_class.value} over {wire}: {perf_counter() - began:.0f} s", style="dim")
 
@@ -255,14 +264,21 @@ def _read(path: Path) -> list[Row]:
     return [Row(**{**raw, "w16": tuple(raw["w16"])}) for raw in json.loads(path.read_text())["rows"]]
 
 
+def _measured() -> dict[str, dict[str, str]]:
+    """By which command and where each class was measured."""
+    return dict(json.loads(RESULTS.read_text())["measured"]) if RESULTS.exists() else {}
+
+
 def _save(rows: Sequence[Row], command: str) -> None:
-    """Write these rows beside those the file holds of classes not among them: a long run that is stopped leaves what it
-    had measured."""
-    measured = {row.numeric_class for row in rows}
-    kept = [row for row in _read(RESULTS) if row.numeric_class not in measured]
-    order = [numeric_class.value for numeric_class, _wire in SETTINGS]
+    """Write these rows beside those of other classes, and of these as far as the same command measured them: a long run
+    that is stopped leaves what it had measured."""
+    by_class, new = _measured(), {row.key for row in rows}
+    stale = {row.numeric_class for row in rows if by_class.get(row.numeric_class, {}).get("command") != command}
+    kept = [row for row in _read(RESULTS) if row.numeric_class not in stale and row.key not in new]
+    order = list(dict.fromkeys(numeric_class.value for numeric_class, _wire in SETTINGS))
     every = sorted([*kept, *rows], key=lambda row: order.index(row.numeric_class))
-    body = {"last_command": command, "machine": machine(), "rows": [asdict(row) for row in every]}
+    by_class |= {row.numeric_class: {"command": command, "machine": machine()} for row in rows}
+    body = {"measured": by_class, "rows": [asdict(row) for row in every]}
     RESULTS.write_text(json.dumps(body, indent=1) + "\n")
 
 
@@ -279,7 +295,9 @@ def main() -> None:
     if not args.show:
         command = "python -m " + " ".join(["benchmarks.detection", *sys.argv[1:]])
         rows: list[Row] = []
-        for row in measure_all(Span.parse(args.span), args.sessions, Console(stderr=True), args.classes):
+        same = {name for name, how in _measured().items() if how["command"] == command}
+        done = {row.key for row in _read(RESULTS) if row.numeric_class in same}
+        for row in measure_all(Span.parse(args.span), args.sessions, Console(stderr=True), args.classes, done):
             rows.append(row)
             _save(rows, command)
     if args.markdown:

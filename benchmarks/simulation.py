@@ -17,7 +17,6 @@ from rich.table import Table
 
 from benchmarks.market.court import capture
 from benchmarks.market.detection import Detection, load_detection
-from benchmarks.market.population import Group
 from benchmarks.market.report import Summary, summarise
 from benchmarks.market.rules import Rules
 from benchmarks.market.sweep import Point, sweep
@@ -49,6 +48,7 @@ def fates_table(summary: Summary) -> Table:
         "net",
         "honest",
         "inequality",
+        "up to",
     ):
         table.add_column(heading, justify="left" if heading in {"kind", "classes"} else "right")
     for fate in summary.fates:
@@ -67,22 +67,13 @@ def fates_table(summary: Summary) -> Table:
             f"{fate.net:+.0f}",
             f"{fate.honest:+.0f}",
             "holds" if fate.deterred else "fails",
+            f"{fate.up_to:.0%}",
         )
     return table
 
 
-def clusters_table(summary: Summary) -> Table:
-    table = Table(title="Sybils: one machine, the same stake (means a machine)", title_justify="left")
-    for heading in ("machine", "machines", "sessions", "net", "lost"):
-        table.add_column(heading, justify="left" if heading == "machine" else "right")
-    for each in summary.clusters:
-        name = each.group.name.replace("_", " ").lower()
-        table.add_row(name, str(each.machines), f"{each.sessions:.0f}", f"{each.net:+.0f}", f"{each.lost:.0f}")
-    return table
-
-
 def records(summary: Summary) -> Iterator[Record]:
-    """The repository's record form; a baseline is honest nodes of the classes, or one identity."""
+    """The repository's record form; a baseline is honest nodes of the classes."""
 
     def one(name: str, value: float, unit: str, baseline: float | None = None) -> Record:
         return record(name, value, unit, baseline=baseline, command=COMMAND)
@@ -98,9 +89,7 @@ def records(summary: Summary) -> Iterator[Record]:
         if fate.to_slash is not None:
             yield one(f"{name}: time to slash, median", fate.to_slash, "epochs")
         yield one(f"{name}: net", fate.net, "mNectar", fate.honest)
-    net = {each.group: each.net for each in summary.clusters}
-    yield one("Sybil cluster: net a machine", net[Group.SYBIL], "mNectar", net[Group.SINGLE])
-    yield one("cheating Sybil cluster: net a machine", net[Group.CHEATING_SYBIL], "mNectar", net[Group.CHEATING_SINGLE])
+        yield one(f"{name}: most a session may bring to be deterred, m = 3", 100 * fate.up_to, "% of its fee")
     for role, earned in summary.validators.items():
         yield one(f"net of a {role.name.lower().replace('_', ' ')} validator", earned, "mNectar")
     for epoch in (0, len(summary.traffic) // 4, len(summary.traffic) - 1):
@@ -138,12 +127,11 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=300)
     parser.add_argument("--sessions", type=int, default=1000, help="an epoch")
     parser.add_argument("--seed", type=int, default=0, help="of the first world")
-    parser.add_argument("--jobs", type=int, default=2, help="worlds at a time, each a process")
+    parser.add_argument("--jobs", type=int, default=1, help="worlds at a time, each a process")
     parser.add_argument("--no-plots", action="store_true")
     args = parser.parse_args()
     out, err = Console(width=220), Console(stderr=True)
     rules, detection = Rules(epochs=args.epochs, sessions=args.sessions), load_detection()
-    err.print(f"detection power: {'measured' if detection.measured else 'design figures'}", style="dim")
     began, worlds = time.monotonic(), []
     with ProcessPoolExecutor(args.jobs) as pool:
         for world in pool.map(partial(simulate, rules, detection), range(args.seed, args.seed + args.worlds)):
@@ -151,7 +139,6 @@ def main() -> None:
             err.print(f"world {world.seed}: {time.monotonic() - began:.0f} s", style="dim")
     summary, points = summarise(worlds), list(sweep(detection))
     out.print(fates_table(summary))
-    out.print(clusters_table(summary))
     out.print(sweep_table(points))
     earned = ", ".join(f"{role.name.lower().replace('_', ' ')} {net:+.0f}" for role, net in summary.validators.items())
     out.print(f"an honest node's net, mNectar: {summary.honest_net:+.0f}")

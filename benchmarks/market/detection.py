@@ -1,100 +1,74 @@
 """How often one audit sees a cheat, and how often it accuses an honest node: all the simulation is told of numerics.
 
-`benchmarks/detection.json` (measured) is used where it exists, `benchmarks/detection_design.json` (the design's
-figures) for what the measured file does not cover. Both have the form
-
-    {"records": [{"cheat": str, "class": str, "detected": int, "trials": int}, …],
-     "false_positives": [{"class": str, "flagged": int, "trials": int}, …],        one object does as well
-     "honest": [{"class": str, "max": float, "threshold": float}, …]}              design file: the honest w16 tail
-
-Unknown cheats, classes and fields are ignored, so that the measured file may hold more than is simulated.
+Power is what `python -m benchmarks.detection` measured, taken at the lower end of what so few audits allow to say.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from scipy.stats import beta
+
+from corolla_core.protocol.probability import PARTS
+
 MEASURED = Path(__file__).parents[1] / "detection.json"
-DESIGN = Path(__file__).parents[1] / "detection_design.json"
-CLASSES = ("fp32", "tf32", "fp16", "bf16")
+CLASSES = ("fp32", "bf16", "int8", "nf4")
+WIRE = "bfloat16"
+#: Measured with a test that validators do not run (`every_block`): as deployed, nobody sees these.
+UNTRIED = frozenset({("int8 on one block", "bf16")})
+WINDOWS = 16
+"""Windows in an audit of an average session."""
+AIMED = 1e-6
+"""The rate at which a calibrated limit fails an honest window, at most (docs/verification.md)."""
 SHAPE = 0.1
-"""ξ of the generalised-Pareto tail: heavier than exponential, as honest kernels' noise was."""
-_TAIL_FROM = 0.01
-_MAX_SEEN_AT = 1e-5
+"""ξ of the generalised-Pareto tail: heavier than exponential, as most fits of the shipped calibration are not."""
+_TAIL_FROM, _TAIL_AT = 0.6, 0.01
 
 
-@dataclass(frozen=True, slots=True)
-class Power:
-    """`detected` of `trials` audits of a cheat flagged it; `measured` tells which file says so."""
-
-    detected: int
-    trials: int
-    measured: bool
-
-    @property
-    def rate(self) -> Fraction:
-        return Fraction(self.detected, self.trials)
-
-
-@dataclass(frozen=True, slots=True)
-class Noise:
-    """An honest node's w16 in one audit: above 0.6 × `maximum` (1 % of audits) its excess is generalised Pareto, scaled
-    so that `maximum`, the largest seen in calibration, is exceeded once in 1e5 audits. `flagged` overrides it all."""
-
-    maximum: float
-    threshold: float
-    flagged: Fraction | None = None
-
-    def false_positive(self, hardware: float = 1.0) -> float:
-        """P(w16 × hardware > threshold); a node's kernels are `hardware` times as noisy as calibrated."""
-        if self.flagged is not None:
-            return float(self.flagged)
-        tail = 0.6 * self.maximum
-        scale = (self.maximum - tail) * SHAPE / ((_TAIL_FROM / _MAX_SEEN_AT) ** SHAPE - 1)
-        excess = max(0.0, self.threshold / hardware - tail)
-        return float(_TAIL_FROM * (1 + SHAPE * excess / scale) ** (-1 / SHAPE))
+def lower_bound(seen: int, tried: int, *, confidence: float = 0.95) -> Fraction:
+    """The one-sided Clopper-Pearson lower bound of a rate of which `seen` of `tried` were seen, rounded down."""
+    return Fraction(0) if seen == 0 else Fraction(int(beta.ppf(1 - confidence, seen, tried - seen + 1) * PARTS), PARTS)
 
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    powers: Mapping[tuple[str, str], Power]
-    noise: Mapping[str, Noise]
+    """`powers`: the least chance that one audit sees a behaviour, by (behaviour, class); what is absent makes no sense
+    in that class, or was not measured."""
 
-    def power(self, cheat: str, numeric_class: str) -> Power:
-        return self.powers[cheat, numeric_class]
+    powers: Mapping[tuple[str, str], Fraction]
 
-    @property
-    def measured(self) -> bool:
-        return any(power.measured for power in self.powers.values())
+    def power(self, behaviour: str | None, numeric_class: str) -> Fraction:
+        """Raises KeyError where there is none."""
+        return Fraction(1) if behaviour is None else self.powers[behaviour, numeric_class]
+
+    def possible(self, behaviour: str | None, classes: Iterable[str]) -> list[str]:
+        return [name for name in classes if behaviour is None or (behaviour, name) in self.powers]
 
 
-def load_detection(measured: Path = MEASURED, design: Path = DESIGN) -> Detection:
-    """The measured figures, and the design's for what was not measured."""
-    base = json.loads(design.read_text())
-    over = json.loads(measured.read_text()) if measured.exists() else {}
-    powers = _powers(base, measured=False) | _powers(over, measured=True)
-    flagged = {each["class"]: Fraction(each["flagged"], each["trials"]) for each in _false_positives(over)}
-    # None flagged in n trials says "below about 1/n", not "never": the tail model then stands.
-    noise = {
-        each["class"]: Noise(each["max"], each["threshold"], flagged.get(each["class"]) or None)
-        for each in base["honest"]
+def false_positive(hardware: float = 1.0, windows: int = WINDOWS) -> float:
+    """How often an honest audit of so many windows fails, on kernels `hardware` times as noisy as those calibrated.
+
+    One window in a million reaches the limit where the calibration is right and as tight as it may be; above 0.6 of
+    the limit, where one in a hundred is, the excess is generalised Pareto.
+    """
+    scale = (1 - _TAIL_FROM) * SHAPE / ((_TAIL_AT / AIMED) ** SHAPE - 1)
+    excess = max(0.0, 1 / hardware - _TAIL_FROM)
+    window = _TAIL_AT * (1 + SHAPE * excess / scale) ** (-1 / SHAPE)
+    return float(1 - (1 - window) ** windows)
+
+
+def load_detection(measured: Path = MEASURED) -> Detection:
+    """The rows measured over the bfloat16 wire: how often one window fails by itself. An audit judges the worst of all
+    it opens, so it sees more; but windows of one session are alike, and only a few sessions were measured."""
+    rows: list[Mapping[str, Any]] = json.loads(measured.read_text())["rows"]
+    powers = {
+        (row["behaviour"], row["numeric_class"]): lower_bound(row["windows_failed"], row["windows"])
+        for row in rows
+        if not row["honest"] and row["wire"] == WIRE
     }
-    return Detection(powers, noise)
-
-
-def _powers(document: Mapping[str, Any], *, measured: bool) -> dict[tuple[str, str], Power]:
-    return {
-        (each["cheat"], each["class"]): Power(each["detected"], each["trials"], measured)
-        for each in document.get("records", [])
-        if each["trials"] > 0
-    }
-
-
-def _false_positives(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    found = document.get("false_positives", [])
-    return [found] if isinstance(found, dict) else list(found)
+    return Detection(powers | {each: Fraction(0) for each in UNTRIED & powers.keys()})

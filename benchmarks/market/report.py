@@ -11,10 +11,10 @@ import numpy as np
 from benchmarks.market.court import Role, capture
 from benchmarks.market.detection import CLASSES, Detection
 from benchmarks.market.kinds import HONEST, KINDS, Fault, Kind
-from benchmarks.market.population import NEVER, PRICE_FACTOR, Bools, Floats, Group, Ints
+from benchmarks.market.population import NEVER, PRICE_FACTOR, Bools, Floats, Ints
 from benchmarks.market.rules import Rules
 from benchmarks.market.world import World
-from corolla_core.protocol.deterrence import Exposure, Odds, Temptation, deters
+from corolla_core.protocol.deterrence import MARGIN, Exposure, Odds, Temptation, deters
 from corolla_core.protocol.jury import MAX_CHALLENGER_SHARE
 from corolla_core.protocol.units import Nectar
 
@@ -28,7 +28,8 @@ class Fate:
 
     Times are epochs from the first cheat, None where nobody got so far. Amounts are means a node, in milli-Nectar:
     `gained` by cheating, `lost` to slashing, `net` all in all, and `honest`, what honest nodes netted in these classes.
-    `deterred` is whether the inequality holds in all of these classes.
+    `deterred` is whether the inequality holds in all of these classes, `up_to` the most a cheated session may bring for
+    that, as a share of its fee.
     """
 
     kind: Kind
@@ -46,17 +47,7 @@ class Fate:
     net: float
     honest: float
     deterred: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Cluster:
-    """Means a machine: many identities on one, or one identity with the same stake. Amounts in milli-Nectar."""
-
-    group: Group
-    machines: int
-    sessions: float
-    net: float
-    lost: float
+    up_to: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +69,6 @@ class Summary:
     overturned: int
     honest_net: float
     fates: tuple[Fate, ...]
-    clusters: tuple[Cluster, ...]
     validators: Mapping[Role, float]
     refunded: float
     still_owed: float
@@ -86,20 +76,28 @@ class Summary:
 
 
 def deterred(rules: Rules, detection: Detection, kind: Kind, numerics: str) -> bool:
-    """Whether the deterrence inequality holds for a node of the least stake, at the protocol's margin.
+    """Whether the deterrence inequality holds for a node of the least stake, at the protocol's margin."""
+    tempted = temptation(rules, kind, numerics)
+    return deters(odds(rules, detection, kind, numerics), tempted, exposure(rules, kind))
 
-    F is nothing, and a the challenger's full share.
-    """
+
+def most_deterred(rules: Rules, detection: Detection, kind: Kind, numerics: str) -> Fraction:
+    """The most a cheated session may bring, as a share of its average fee, for the inequality to hold at the margin."""
+    fee = int(rules.price * PRICE_FACTOR[numerics]) * rules.mean_tokens * rules.blocks
+    punished = odds(rules, detection, kind, numerics).punished
+    return exposure(rules, kind).loss * punished / (MARGIN * (1 - punished)) / fee
+
+
+def exposure(rules: Rules, kind: Kind) -> Exposure:
+    """What a node of the least stake loses: F is nothing, and a the challenger's full share."""
     slash = {Fault.NUMERICS: rules.slash_numerics, Fault.PROVEN: Fraction(1), Fault.WITHHELD: rules.slash_withheld}
-    stake = Nectar(int(rules.min_stake * slash[kind.fault]))
-    exposure = Exposure(stake, own_share=MAX_CHALLENGER_SHARE)
-    return deters(odds(rules, detection, kind, numerics), temptation(rules, kind, numerics), exposure)
+    return Exposure(Nectar(int(rules.min_stake * slash[kind.fault])), own_share=MAX_CHALLENGER_SHARE)
 
 
 def odds(rules: Rules, detection: Detection, kind: Kind, numerics: str) -> Odds:
     """p is what diligent validators draw of all sessions, ε what the bribed win of the last juries."""
     diligent = Fraction(rules.validators - rules.lazy, rules.validators)
-    return Odds(rules.audit * diligent, detection.power(kind.cheat, numerics).rate, capture(rules))
+    return Odds(rules.audit * diligent, detection.power(kind.behaviour, numerics), capture(rules))
 
 
 def temptation(rules: Rules, kind: Kind, numerics: str) -> Temptation:
@@ -125,7 +123,6 @@ def summarise(worlds: Sequence[World]) -> Summary:
         overturned=sum(t.overturned for t in tallies),
         honest_net=_honest_net(worlds, range(len(CLASSES))),
         fates=tuple(fate for fate in fates if fate is not None),
-        clusters=tuple(_cluster(worlds, group) for group in Group if group is not Group.NONE),
         validators={role: _earned(worlds, role) for role in Role},
         refunded=sum(w.books.refunded for w in worlds) / MILLI / len(worlds),
         still_owed=sum(int(w.nodes.owed[_gone(w)].sum()) for w in worlds) / MILLI / len(worlds),
@@ -134,9 +131,8 @@ def summarise(worlds: Sequence[World]) -> Summary:
 
 
 def founders(world: World) -> Bools:
-    """The nodes of the first epoch, but for the Sybils and what they are compared with."""
-    rows: Bools = world.nodes.genesis & (world.nodes.group == Group.NONE)
-    return rows
+    """The nodes of the first epoch, but for the machines studied."""
+    return world.nodes.genesis
 
 
 def net(world: World) -> Floats:
@@ -161,7 +157,8 @@ def _fate(worlds: Sequence[World], index: int, *, seen: bool, honest: Floats) ->
     end = _pool(worlds, rows, lambda w: w.nodes.convicted)
     before = _pool(worlds, rows, lambda w: w.nodes.cheated_at_flag)
     caught, convicted = flag != NEVER, end != NEVER
-    classes = tuple(name for c, name in enumerate(CLASSES) if first.visible[index, c] == seen)
+    possible = first.nodes.detection.possible(kind.behaviour, CLASSES)
+    classes = tuple(name for name in possible if first.visible[index, CLASSES.index(name)] == seen)
     return Fate(
         kind=kind,
         seen=seen,
@@ -178,21 +175,7 @@ def _fate(worlds: Sequence[World], index: int, *, seen: bool, honest: Floats) ->
         net=float(nets.mean()),
         honest=float(honest[_pool(worlds, rows, lambda w: w.nodes.numerics).astype(np.int64)].mean()),
         deterred=all(deterred(first.rules, first.nodes.detection, kind, name) for name in classes),
-    )
-
-
-def _cluster(worlds: Sequence[World], group: Group) -> Cluster:
-    def rows(world: World) -> Bools:
-        chosen: Bools = world.nodes.group == group
-        return chosen
-
-    machines = sum(len(np.unique(world.nodes.machine[rows(world)])) for world in worlds)
-    return Cluster(
-        group=group,
-        machines=machines,
-        sessions=float(_pool(worlds, rows, lambda w: w.nodes.sessions).sum()) / machines,
-        net=float(_pool(worlds, rows, net).sum()) / machines,
-        lost=float(_pool(worlds, rows, lambda w: w.nodes.slashed).sum()) / MILLI / machines,
+        up_to=float(min(most_deterred(first.rules, first.nodes.detection, kind, name) for name in classes)),
     )
 
 

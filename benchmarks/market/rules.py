@@ -5,10 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+from corolla.peers import UNMEASURED_RTT
+from corolla_core.protocol.reputation import ReputationTerms
+from corolla_core.protocol.units import Nectar
+
+_TERMS = ReputationTerms(evidence_unit=Nectar(1_248_000))
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """One epoch is about an hour. A session passes one node of each stage; a stage is a span of blocks."""
+    """One epoch is an hour. A session passes one node of each stage; a stage is a span of blocks. There are `nodes` in
+    the first epoch, and the `machines` studied beside them."""
 
     nodes: int = 1000
     adversaries: Fraction = Fraction(1, 5)
@@ -25,18 +32,28 @@ class Rules:
     fee_audits: Fraction = Fraction(1, 40)
 
     # stakes
-    min_stake: int = 400_000_000
-    stake_cap: int = 4_000_000_000
+    min_stake: int = 500_000_000
     some_stake_more: bool = True
     wallet: int = 100_000_000
     fee_lock: int = 4
     unbonding: int = 72
-    capacity: int = 40
+    capacity: int = 12
+
+    # who is chosen: the product's reputation, an average fee net of burn being one unit of evidence
+    terms: ReputationTerms = _TERMS
+    good_name: float = 200.0
+    settled_every: int = 24
+    price_importance: float = 0.5
+
+    # clients: each somewhere in the unit square, across which a round trip takes `across` seconds
+    unmeasured: float = UNMEASURED_RTT
+    clients: int = 200
+    client_leaves: float = 0.01
+    across: float = 0.15
 
     # audits
     audit: Fraction = Fraction(1, 20)
-    probe_after: int = 10
-    probation: int = 10
+    probed: Fraction = Fraction(1, 10)
     opening_deadline: int = 24
     jail: int = 24
 
@@ -67,6 +84,9 @@ class Rules:
     leave: float = 0.001
     joins: float = 1.0
 
-    # Sybils: clusters of `identities` on one machine, and machines with one identity and the same stake
-    sybil_clusters: int = 3
-    identities: int = 8
+    # machines whose owner splits one stake over identities of different owners, or does not
+    machines: int = 0
+    identities: int = 1
+    machine_stake: int = 16 * 500_000_000
+    machines_cheat: bool = False
+    machines_new: bool = False

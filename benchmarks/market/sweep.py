@@ -14,7 +14,7 @@ from benchmarks.market.world import World
 from corolla_core.protocol.deterrence import MARGIN, stake_needed
 from corolla_core.protocol.jury import MAX_CHALLENGER_SHARE
 
-CHEAT = next(i for i, kind in enumerate(KINDS) if kind.smells)
+CHEAT = next(i for i, kind in enumerate(KINDS) if kind.wary)
 """The attacker that three failures suit best: it behaves in quarantine, so all three must be on real sessions."""
 RULES = Rules(
     nodes=480,
@@ -22,7 +22,6 @@ RULES = Rules(
     epochs=120,
     joins=0.0,
     leave=0.0,
-    sybil_clusters=0,
     adversaries=Fraction(1, 2),
     some_stake_more=False,
 )
@@ -56,7 +55,7 @@ def sweep(detection: Detection, seed: int = 0) -> Iterator[Point]:
     needed = least_stake(RULES, detection, KINDS[CHEAT])
     for part in TRIED:
         stake = int(needed * part)
-        world = World(replace(RULES, min_stake=stake, stake_cap=10 * stake), detection, seed)
+        world = World(replace(RULES, min_stake=stake), detection, seed)
         world.run()
         rows = founders(world) & (world.nodes.kind == CHEAT)
         gained, lost = world.nodes.gained[rows].mean(), world.nodes.slashed[rows].mean()

@@ -8,15 +8,17 @@ from benchmarks.market.books import Books
 from benchmarks.market.court import Dispute, Role, Validators, owner_of
 from benchmarks.market.detection import CLASSES, Detection
 from benchmarks.market.kinds import EARLY_EXIT, HONEST, KINDS, Fault
-from benchmarks.market.population import NEVER, Bools, Ints, Population, Status
-from benchmarks.market.routing import route
+from benchmarks.market.population import NEVER, Bools, Floats, Ints, Population, Status
+from benchmarks.market.routing import Clients, Offers, route
 from benchmarks.market.rules import Rules
-from benchmarks.market.suspicion import Standing, Suspicion, after_audit
 from benchmarks.market.work import Tally, Work, nothing
 from corolla_core.protocol.beacon import is_audited
 from corolla_core.protocol.ids import Address, Hash32, SessionId
 from corolla_core.protocol.jury import Outcome, Vote, bond_split, pay_jury, slash_split
+from corolla_core.protocol.suspicion import Standing, Suspicion
 from corolla_core.protocol.units import Nectar
+from corolla_core.protocol.verdict import Outcome as Audited
+from corolla_core.protocol.verdict import Verdict
 
 VISIBLE = 0.25
 """The detection power from which a cheat counts as seen in a class: in one audit of four."""
@@ -27,10 +29,15 @@ class World:
 
     def __init__(self, rules: Rules, detection: Detection, seed: int) -> None:
         self.rules, self.seed, self.epoch = rules, seed, 0
-        self.rng = np.random.default_rng(seed)
-        size = rules.nodes + int(rules.joins * rules.epochs + 6 * (rules.joins * rules.epochs + 1) ** 0.5) + 1
-        self.nodes = Population(rules, detection, self.rng, size)
+        # A stream each: what happens to machines and clients is the same however audits go or an owner splits.
+        found, churn, clients, self.rng = (
+            np.random.default_rng(each) for each in np.random.SeedSequence(seed).spawn(4)
+        )
+        joining = int(rules.joins * rules.epochs + 6 * (rules.joins * rules.epochs + 1) ** 0.5) + 1
+        self.machines = rules.nodes + rules.machines + joining
+        self.nodes = Population(rules, detection, found, self.machines + rules.machines * (rules.identities - 1))
         self.nodes.found()
+        self.churn, self.clients, self.offers = churn, Clients(self.nodes, clients), Offers(self.nodes)
         self.validators, self.books, self.tally = Validators(rules), Books(), Tally()
         self.suspicions: dict[int, Suspicion] = {}
         self.disputes: list[Dispute] = []
@@ -40,12 +47,12 @@ class World:
         # [kind, class], a last row of zeros for honest nodes (kind -1)
         self.power = np.zeros((len(KINDS) + 1, len(CLASSES)))
         for k, kind in enumerate(KINDS):
-            for c, name in enumerate(CLASSES):
-                self.power[k, c] = float(detection.power(kind.cheat, name).rate)
+            for name in detection.possible(kind.behaviour, CLASSES):
+                self.power[k, CLASSES.index(name)] = float(detection.power(kind.behaviour, name))
         self.visible: Bools = self.power >= VISIBLE
         self.saved = np.array([*(kind.saved for kind in KINDS), 0])
         self.bribe = np.array([*(kind.bribe for kind in KINDS), 0])
-        self.smells = np.array([*(kind.smells for kind in KINDS), False])
+        self.wary = np.array([*(kind.wary for kind in KINDS), False])
         self.withholds = np.array([*(kind.fault is Fault.WITHHELD for kind in KINDS), False])
         self.books.total = self.books.held() + self._owned()
 
@@ -57,6 +64,9 @@ class World:
     def step(self) -> None:
         """One epoch. Raises MoneyLost if it did not conserve money."""
         self._churn()
+        if self.epoch and self.epoch % self.rules.settled_every == 0:
+            self.nodes.settle()
+            self.offers = Offers(self.nodes)
         served, sessions, ids = self._serve()
         # The beacon over the last epoch's sessions is a block of this one: drawn after their receipts were committed.
         beacon = Hash32(self.rng.bytes(32))
@@ -64,30 +74,32 @@ class World:
         self.committed, self.sessions, self.ids = served, sessions, ids
         self._accuse_falsely()
         self._judge(beacon)
-        self.nodes.alpha += (1 - self.nodes.alpha) * 0.005
-        self.nodes.beta += (1 - self.nodes.beta) * 0.005
+        self.nodes.forget()
         self.books.check(self._owned())
         self.epoch += 1
 
     # --- churn
 
     def _churn(self) -> None:
-        nodes, rules, rng, now = self.nodes, self.rules, self.rng, self.epoch
+        nodes, rules, rng, now = self.nodes, self.rules, self.churn, self.epoch
         slot = now % rules.fee_lock
         nodes.wallet += nodes.locked[slot]
         nodes.locked[slot] = 0
-        active = nodes.status == Status.ACTIVE
-        crashed = active & (rng.random(len(active)) < rules.crash)
-        down = np.minimum(1 + rng.geometric(1 / 3, len(active)), rules.max_down)
+        # What befalls a machine befalls every node on it.
+        crashed = (rng.random(self.machines) < rules.crash)[nodes.machine] & (nodes.status == Status.ACTIVE)
+        down = np.minimum(1 + rng.geometric(1 / 3, self.machines), rules.max_down)[nodes.machine]
         nodes.down_until[crashed] = now + down[crashed]
-        leaving = active & (rng.random(len(active)) < rules.leave)
+        leaving = (rng.random(self.machines) < rules.leave)[nodes.machine] & (nodes.status == Status.ACTIVE)
         nodes.status[leaving], nodes.released_at[leaving] = Status.LEAVING, now + rules.unbonding
         released = (nodes.status == Status.LEAVING) & (nodes.released_at <= now)
         self._release(np.nonzero(released)[0])
         for _ in range(int(rng.poisson(rules.joins))):
             if nodes.count < len(nodes.stake):
-                row = nodes.join(now)
+                row = nodes.join()
+                self.offers.add(nodes, row)
+                self.clients.meet(nodes, row)
                 self.books.total += int(nodes.endowed[row])
+        self.clients.change(nodes)
 
     def _release(self, rows: Ints) -> None:
         self.nodes.wallet[rows] += self.nodes.stake[rows]
@@ -97,23 +109,36 @@ class World:
     # --- sessions
 
     def _serve(self) -> tuple[Work, Ints, list[SessionId]]:
-        nodes, rules, rng = self.nodes, self.rules, self.rng
-        chosen = route(nodes, self.epoch, rules.sessions)
+        nodes, rules, rng = self.nodes, self.rules, self.clients.rng
+        chosen = route(nodes, self.clients, self.offers, self.epoch)
         tokens = np.maximum(1, rng.lognormal(np.log(rules.mean_tokens) - 0.32, 0.8, rules.sessions)).astype(np.int64)
         node = chosen.ravel()
         # Patient adversaries: on probation, where everything is audited, all of them behave.
-        cheated = (nodes.kind[node] != HONEST) & (nodes.probation[node] == 0)
+        cheated = (nodes.kind[node] != HONEST) & ~nodes.on_probation()[node] & ~self._wary(node)
         fee = self._earn(node, np.tile(tokens, rules.stages), cheated)
         nodes.sessions += np.bincount(node, minlength=len(nodes.stake))
         seen = self.visible[nodes.kind[node], nodes.numerics[node]]
         self.tally.traffic.append((float((cheated & seen).mean()), float((cheated & ~seen).mean())))
         raw = rng.bytes(16 * rules.sessions)
         ids = [SessionId(raw[i : i + 16]) for i in range(0, len(raw), 16)]
-        usual = rules.mean_tokens * rules.blocks * rules.price
-        weight = np.minimum(2.0, fee / usual)
         since = np.full(len(node), self.epoch, np.int64)
-        served = Work(node, cheated, np.zeros(len(node), np.bool_), weight, since)
+        served = Work(node, cheated, np.zeros(len(node), np.bool_), self._evidence(fee), since)
         return served, np.tile(np.arange(rules.sessions), rules.stages), ids
+
+    def _evidence(self, fees: Ints) -> Floats:
+        """What an audited event counts: what is left of the fee when the share to burn is."""
+        return fees * float(1 - self.rules.fee_burnt) / self.rules.terms.evidence_unit
+
+    def _held(self, rows: Ints) -> Bools:
+        """Against whom a failure stands."""
+        against = np.zeros(len(self.nodes.stake), np.bool_)
+        against[[row for row, each in self.suspicions.items() if each.standing is not Standing.CLEAR]] = True
+        held: Bools = against[rows]
+        return held
+
+    def _wary(self, rows: Ints) -> Bools:
+        wary: Bools = self.wary[self.nodes.kind[rows]] & self._held(rows)
+        return wary
 
     def _earn(self, node: Ints, tokens: Ints, cheated: Bools) -> Ints:
         """Pay for hops and book what computing them cost; returns the fees."""
@@ -149,7 +174,9 @@ class World:
         drawn = np.array([is_audited(beacon, each, rules.audit) for each in self.ids], np.bool_)
         real = nothing()
         if len(drawn):
-            real = self.committed.where(drawn[self.sessions] | (nodes.probation[self.committed.node] > 0))
+            node = self.committed.node
+            always = nodes.on_probation()[node] | self._held(node)
+            real = self.committed.where(drawn[self.sessions] | always)
         work = self.pending + real + self._probe()
         work = work.where(nodes.status[work.node] != Status.GONE)
         up = nodes.down_until[work.node] <= now
@@ -160,19 +187,16 @@ class World:
         self._recompute(work.where(up))
 
     def _probe(self) -> Work:
-        """Probes top up what the beacon left out; in quarantine they are the fresh inputs of the retest."""
+        """Paid sessions of the validators' own, which top up what the beacon left out: drawn by stake, for whoever is
+        probed is paid, and being many must not be."""
         nodes, rules, now = self.nodes, self.rules, self.epoch
-        forgotten = nodes.serving(now) & (now - nodes.last_audit >= rules.probe_after)
-        forgotten[nodes.count :] = False
-        retested = np.zeros_like(forgotten)
-        held = [row for row, each in self.suspicions.items() if each.standing is Standing.QUARANTINED]
-        retested[held] = True
-        rows = np.nonzero((forgotten | retested) & (nodes.down_until <= now))[0]
-        kind = nodes.kind[rows]
-        cheated = (kind != HONEST) & (nodes.probation[rows] == 0) & ~self.smells[kind]
-        self._earn(rows, np.full(len(rows), rules.mean_tokens, np.int64), cheated)
+        weights = np.where(nodes.serving(now), nodes.stake, 0).astype(np.float64)
+        count = int(rules.probed * rules.nodes)
+        rows = self.rng.choice(len(weights), size=count, p=weights / weights.sum()) if count else np.zeros(0, np.int64)
+        cheated = (nodes.kind[rows] != HONEST) & ~nodes.on_probation()[rows] & ~self.wary[nodes.kind[rows]]
+        fee = self._earn(rows, np.full(len(rows), rules.mean_tokens, np.int64), cheated)
         since = np.full(len(rows), now, np.int64)
-        return Work(rows, cheated, np.ones(len(rows), np.bool_), np.ones(len(rows)), since)
+        return Work(rows, cheated, np.ones(len(rows), np.bool_), self._evidence(fee), since)
 
     def _recompute(self, work: Work) -> None:
         nodes, rng, validators = self.nodes, self.rng, self.validators
@@ -194,10 +218,8 @@ class World:
         self.tally.honest_audits += int((honest & (kind == HONEST)).sum())
         self.tally.honest_flagged += int((failed & (kind == HONEST)).sum())
         size = len(nodes.stake)
-        nodes.last_audit[work.node] = self.epoch
-        nodes.alpha += np.bincount(work.node[~failed], work.weight[~failed], size)
-        nodes.beta += 4 * np.bincount(work.node[failed], work.weight[failed], size)
-        nodes.probation -= np.minimum(nodes.probation, np.bincount(work.node[honest], minlength=size))
+        nodes.passed += np.bincount(work.node[~failed], work.weight[~failed], size)
+        nodes.failed += np.bincount(work.node[failed], work.weight[failed], size)
         watched = np.isin(work.node, list(self.suspicions)) if self.suspicions else np.zeros(count, np.bool_)
         for i in np.nonzero(failed | watched)[0]:
             self._heed(int(work.node[i]), int(auditor[i]), failed=bool(failed[i]), probe=bool(work.probe[i]))
@@ -217,15 +239,10 @@ class World:
             self._opening_withheld(row, auditor)
             return
         before = self.suspicions.get(row, Suspicion())
-        after = after_audit(before, failed=failed)
-        if after == Suspicion():
-            self.suspicions.pop(row, None)
-        else:
-            self.suspicions[row] = after
+        verdict = Verdict(Audited.FAILED if failed else Audited.PASSED)
+        after = self.suspicions[row] = before.after(verdict, Hash32(self.rng.bytes(32)))
         if after.standing is Standing.DISPUTED and before.standing is not Standing.DISPUTED:
             self._dispute(row, auditor, faulty=True)
-        elif nodes.status[row] != Status.LEAVING:
-            nodes.status[row] = Status.ACTIVE if after.standing is Standing.TRUSTED else Status.SUSPENDED
 
     def _pay_audits(self, auditor: Ints, diligent: Bools) -> None:
         """Rewards from the pot; the cost of computing, which the lazy save; and the planted faults they miss."""
@@ -254,22 +271,19 @@ class World:
         for row in np.nonzero(validators.active & (validators.role == Role.FALSE_ACCUSER))[0]:
             if validators.wallet[row] >= rules.bond and self.rng.random() < rules.accusations:
                 honest = (self.nodes.kind == HONEST) & (self.nodes.status == Status.ACTIVE)
-                honest[self.nodes.count :] = False
-                victims = [int(each) for each in np.nonzero(honest)[0] if int(each) not in self.suspicions]
-                accused = victims[int(self.rng.integers(len(victims)))]
-                self.suspicions[accused] = Suspicion(Standing.DISPUTED)
-                self._dispute(accused, int(row), faulty=False)
+                honest[[dispute.accused for dispute in self.disputes]] = False
+                # By stake, which is what there is to win.
+                weights = np.where(honest, self.nodes.stake, 0) / self.nodes.stake[honest].sum()
+                self._dispute(int(self.rng.choice(len(weights), p=weights)), int(row), faulty=False)
 
     def _dispute(self, accused: int, challenger: int, *, faulty: bool) -> None:
-        """The challenger posts its bond, the accused serves nobody until the jury has spoken."""
+        """The challenger posts its bond; the accused may serve until the jury has spoken."""
         bond = self.rules.bond
         self.validators.wallet[challenger] -= bond
         self.books.bonds += bond
         if self.nodes.status[accused] == Status.LEAVING:
             # Stake under dispute stays bonded, however long the appeals take.
             self.nodes.released_at[accused] += self.rules.unbonding
-        else:
-            self.nodes.status[accused] = Status.SUSPENDED
         self.tally.disputes += 1
         self.tally.false_disputes += not faulty
         self.disputes.append(Dispute(self.tally.disputes, accused, challenger, faulty))
@@ -301,8 +315,6 @@ class World:
         else:
             self.tally.draws += 1
             validators.wallet[challenger] += bond
-        if outcome is not Outcome.FAULTY and nodes.status[row] == Status.SUSPENDED:
-            nodes.status[row] = Status.ACTIVE
         if outcome is not Outcome.DRAW:
             wrong = Vote.CORRECT if outcome is Outcome.FAULTY else Vote.FAULTY
             self._fine_jurors(dispute, dispute.coherent[wrong])

@@ -24,7 +24,9 @@ MISBEHAVED_SECONDS = 600.0
 FAILED_SECONDS = 20.0
 #: Announcements older than this are looked up again before a new route is chosen.
 FRESH_SECONDS = 10.0
-_DEFAULT_RTT = 0.02
+#: Seconds that a node is taken to be away until that is measured: about as far as any. What nobody measured must not
+#: look nearer than what somebody did, or whoever is many is tried many times (docs/adr/0040).
+UNMEASURED_RTT = 0.2
 _UNKNOWN_SECONDS_PER_BLOCK = 0.05
 
 
@@ -112,6 +114,15 @@ class Peers:
             and not self.shunned(a.account)
         ]
 
+    def by_lot(self) -> Endpoint | None:
+        """A node to measure next, drawn by stake; one that is known already keeps its tickets. So an owner's nodes are
+        found no sooner for being many, and those of others no later. None where nobody is online."""
+        online = [a for a in self._known.values() if a.state is NodeState.ONLINE and not self.shunned(a.account)]
+        if not online:
+            return None
+        weights = [max(1, self._standing(a.account).stake) for a in online]
+        return self._rng.choices(online, weights)[0].endpoint()
+
     def _candidate(self, announcement: Announcement, newcomers: bool) -> Candidate:
         account = announcement.account
         standing = self._standing(account)
@@ -121,7 +132,7 @@ class Peers:
             span=announcement.span,
             price=announcement.price,
             seconds_per_block=_seconds_per_block(announcement),
-            rtt=self._rtt(account) or _DEFAULT_RTT,
+            rtt=self._rtt(account) or UNMEASURED_RTT,
             score=NEUTRAL_SCORE if standing.score is None else standing.score,
             owner=standing.owner,
             in_reserve=newcomer and not newcomers,

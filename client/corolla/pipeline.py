@@ -368,13 +368,17 @@ class Pipeline:
             return opened, message.client_nonce
 
     def _warm_spares(self) -> None:
-        """Connect ahead to the nodes that would replace those of the chain."""
+        """Connect ahead to the nodes that would replace those of the chain, and to one by lot: how far away a node is
+        must be known before it is chosen, and nobody is paid for that."""
         candidates = self._candidates()
         preference = Preference.balanced(candidates, self.policy.price_importance)
         legs = [hop.leg for hop in self.hops]
         for chains in find_spares(candidates, legs, depth=1, preference=preference, avoid=self._lost_here):
             for chain in chains:
                 self._links.warm([self._peers.endpoint(leg.account) for leg in chain])
+        other = self._peers.by_lot()
+        if other is not None:
+            self._links.warm([other])
 
 
 def gaps(spans: Sequence[Span], total: int) -> list[Span]:

@@ -18,6 +18,7 @@ from corolla_core.chain.registry import NodeRecord
 from corolla_core.chain.reputation import NodeScore
 from corolla_core.protocol.errors import ChainError
 from corolla_core.protocol.ids import Address, ModelRoot
+from corolla_core.protocol.units import Nectar
 from corolla_core.swarm.announcement import Announcement
 
 _log = structlog.get_logger(__name__)
@@ -66,6 +67,7 @@ class StakedLookup:
         self._active: dict[Address, bool] = {}
         self._asked_at: dict[Address, float] = {}
         self._owners: dict[Address, Address] = {}
+        self._stakes: dict[Address, Nectar] = {}
         self._scores: dict[Address, float] = {}
         self._scored_at: dict[Address, float] = {}
 
@@ -83,7 +85,7 @@ class StakedLookup:
 
     def standing(self, account: Address) -> Standing:
         """What the chain said last of a node."""
-        return Standing(self._owners.get(account), self._scores.get(account))
+        return Standing(self._owners.get(account), self._scores.get(account), self._stakes.get(account, Nectar(0)))
 
     def _in_turn(self, due: list[Address]) -> list[Address]:
         """Whom to ask, in order: nodes known to be active before all others, then some of those never asked, then those
@@ -106,6 +108,7 @@ class StakedLookup:
         else:
             self._active[account] = record.active
             self._owners[account] = record.owner
+            self._stakes[account] = record.stake
             self._asked_at[account] = now
 
     async def _ask_scores(self, accounts: Sequence[Address], now: float) -> None:

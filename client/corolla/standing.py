@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from corolla_core.protocol.ids import Address
+from corolla_core.protocol.units import Nectar
 
 #: A node scored under this is used only where nobody else serves. Scores are lower bounds, and validators publish those
 #: of nodes off probation alone: such a node, with the least evidence that makes a score, failed about half its audits.
@@ -21,10 +22,11 @@ BAD_RELUCTANCE = 1e6
 @dataclass(frozen=True, slots=True)
 class Standing:
     """`owner`: whose stake is behind the node, None where the chain does not say. `score`: in [0, 1], None for a
-    newcomer, of which no score was ever settled."""
+    newcomer, of which no score was ever settled. `stake`: in base units."""
 
     owner: Address | None = None
     score: float | None = None
+    stake: Nectar = Nectar(0)  # noqa: RUF009 — an int
 
 
 def risk_factor(score: float) -> float:

@@ -193,7 +193,7 @@ def test_one_failure_fades_after_enough_passes_on_different_inputs_and_not_befor
     for number in range(PASSES_TO_FORGET - 1):
         suspicion = suspicion.after(PASSED, fresh(100 + number))
     assert suspicion.standing is Standing.QUARANTINED
-    assert suspicion.after(PASSED, fresh(999)).standing is Standing.CLEAR
+    assert suspicion.after(PASSED, fresh(99)).standing is Standing.CLEAR
 
 
 def test_a_faded_failure_is_not_counted_again() -> None:

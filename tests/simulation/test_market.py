@@ -1,38 +1,32 @@
-"""A thousand nodes, a fifth of them cheating in every way we know, with churn: who is caught, and who pays for it.
-
-The detection power is the design's (`benchmarks/detection_design.json`), so that a new measurement moves the report and
-not these tests.
-"""
+"""A thousand nodes, a fifth of them cheating in every way we know, with churn: who is caught, and who pays for it."""
 
 from __future__ import annotations
 
 import io
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
 from benchmarks.market.books import MoneyLost
 from benchmarks.market.court import Role
-from benchmarks.market.detection import load_detection
 from benchmarks.market.kinds import HONEST, KINDS, Fault
-from benchmarks.market.population import Group
-from benchmarks.market.report import MILLI, Fate, Summary, summarise
+from benchmarks.market.report import Fate, Summary, summarise
 from benchmarks.market.rules import Rules
 from benchmarks.market.world import World
-from benchmarks.simulation import clusters_table, fates_table, records
+from benchmarks.simulation import fates_table, records
 from rich.console import Console
+from tests.simulation.table import ASSUMED, HALF
 
-DESIGN = load_detection(measured=Path("none"))
 SMALL = Rules(nodes=240, sessions=120, epochs=12)
-FLAGGED_WITHIN = 40
-"""Epochs by which the first failed audit of a cheat that every audit sees has come; the median is 4."""
+CHEATED_AT_MOST = 200
+"""Sessions, by the first failed audit of a cheat that nine audits of ten see: one session in 26 is audited by somebody
+diligent and seen, and one adversary in e^(200/26) = 2,000 is luckier than this."""
 
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    return World(Rules(), DESIGN, seed=3).run()
+    return World(Rules(), ASSUMED, seed=3).run()
 
 
 @pytest.fixture(scope="module")
@@ -55,19 +49,17 @@ def test_no_honest_node_is_slashed_whatever_crashes_or_accuses_it(world: World, 
     assert summary.honest_audits > 8_000
 
 
-def test_every_adversary_that_audits_always_see_is_caught_in_time(world: World) -> None:
+def test_every_adversary_that_audits_nearly_always_see_is_caught_in_time(world: World) -> None:
     nodes = world.nodes
-    certain = world.power[nodes.kind, nodes.numerics] >= 0.99
-    stayed = nodes.genesis & (nodes.released_at < 0)
-    early = certain & stayed & (nodes.first_cheat >= 0) & (nodes.first_cheat < 60 - FLAGGED_WITHIN)
-    assert early.sum() > 100
-    assert (nodes.first_flag[early] >= 0).all()
-    assert (nodes.first_flag[early] - nodes.first_cheat[early]).max() <= FLAGGED_WITHIN
+    certain = nodes.genesis & (world.power[nodes.kind, nodes.numerics] >= 0.9) & (nodes.first_cheat >= 0)
+    assert certain.sum() > 100
+    undetected = np.where(nodes.first_flag >= 0, nodes.cheated_at_flag, nodes.cheated)[certain]
+    assert undetected.max() <= CHEATED_AT_MOST
 
 
 def test_most_visible_cheats_are_slashed_within_twenty_epochs(summary: Summary) -> None:
     for fate in seen(summary):
-        patient = fate.kind.smells or fate.kind.cheat in {"attention_window", "stale_kv"}
+        patient = fate.kind.wary or fate.kind.behaviour in HALF
         assert fate.to_slash is not None
         assert fate.to_slash <= (45 if patient else 20), fate.kind.name
         assert fate.slashed >= (0.4 if patient else 0.9), fate.kind.name
@@ -81,14 +73,9 @@ def test_attackers_of_every_visible_kind_end_poorer_than_they_were_and_than_the_
 
 
 def test_cheats_a_class_cannot_see_are_not_caught_and_pay(summary: Summary) -> None:
-    """No defence is claimed where there is none: w16 alone is blind to these; clients must ask for another class."""
+    """No defence is claimed where there is none: clients must ask for float32."""
     blind = [fate for fate in summary.fates if not fate.seen]
-    assert {fate.kind.name for fate in blind} == {
-        "int8 per channel",
-        "int8 KV",
-        "1 % noise",
-        "perturbation inside the tolerance",
-    }
+    assert {fate.kind.name for fate in blind} == {"int8 on one block", "1 % noise"}
     for fate in blind:
         assert "bf16" in fate.classes
         assert "fp32" not in fate.classes
@@ -109,18 +96,6 @@ def test_traffic_leaves_the_cheats_that_audits_see(summary: Summary) -> None:
     assert summary.traffic[-10:, 0].mean() < 0.02
 
 
-def test_many_identities_on_one_machine_gain_nothing_over_one_with_the_same_stake(summary: Summary) -> None:
-    clusters = {each.group: each for each in summary.clusters}
-    many, one = clusters[Group.SYBIL], clusters[Group.SINGLE]
-    assert many.machines == one.machines == Rules().sybil_clusters
-    assert many.sessions <= 1.05 * one.sessions
-    assert many.net <= 1.05 * one.net
-    assert min(many.sessions, many.net) > 0
-    cheating = clusters[Group.CHEATING_SYBIL]
-    assert cheating.net < 0
-    assert cheating.lost > 0.4 * Rules().min_stake * Rules().identities / MILLI
-
-
 def test_validators_that_nod_accuse_falsely_or_sell_their_vote_lose_and_the_diligent_earn(world: World) -> None:
     validators = world.validators
     change = validators.stake + validators.wallet - validators.endowed
@@ -134,7 +109,7 @@ def test_validators_that_nod_accuse_falsely_or_sell_their_vote_lose_and_the_dili
 
 def test_money_is_conserved_and_a_single_unit_more_is_noticed(world: World) -> None:
     world.books.check(int(world.nodes.worth().sum() + world.validators.stake.sum() + world.validators.wallet.sum()))
-    other = World(SMALL, DESIGN, seed=1)
+    other = World(SMALL, ASSUMED, seed=1)
     other.step()
     other.books.burned += 1
     with pytest.raises(MoneyLost):
@@ -163,12 +138,12 @@ def test_the_report_says_something_of_every_kind(summary: Summary) -> None:
     assert len(names) == len(set(names))
     assert all(any(name.startswith(kind.name) for name in names) for kind in KINDS)
     shown = io.StringIO()
-    Console(file=shown, width=220).print(fates_table(summary), clusters_table(summary))
+    Console(file=shown, width=220).print(fates_table(summary))
     assert all(kind.name in shown.getvalue() for kind in KINDS)
 
 
 def test_the_same_seed_gives_the_same_history_and_another_seed_another() -> None:
-    first, again, other = (World(SMALL, DESIGN, seed=seed).run() for seed in (5, 5, 6))
+    first, again, other = (World(SMALL, ASSUMED, seed=seed).run() for seed in (5, 5, 6))
     assert np.array_equal(first.nodes.worth(), again.nodes.worth())
     assert np.array_equal(first.validators.wallet, again.validators.wallet)
     assert first.tally == again.tally
@@ -178,8 +153,8 @@ def test_the_same_seed_gives_the_same_history_and_another_seed_another() -> None
 
 def test_without_audits_cheating_pays_and_nobody_is_caught() -> None:
     """The simulation can lose: what deters in it is the audits, not its arithmetic."""
-    blind = replace(SMALL, audit=Fraction(0), probe_after=10**6, probation=0, epochs=30)
-    world = World(blind, DESIGN, seed=5).run()
+    blind = replace(SMALL, audit=Fraction(0), probed=Fraction(0), epochs=30)
+    world = World(blind, ASSUMED, seed=5).run()
     summary = summarise([world])
     assert not any(fate.flagged for fate in summary.fates)
     early_exit = next(fate for fate in summary.fates if fate.kind.name == "early exit")

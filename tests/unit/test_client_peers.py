@@ -10,9 +10,11 @@ import pytest
 from corolla.peers import Peers
 from corolla.router import Preference, find_route
 from corolla.standing import NEUTRAL_SCORE, Standing
-from corolla_core.protocol.ids import Address, Hash32, ModelRoot, address
+from corolla_core.protocol.errors import PeerUnreachable
+from corolla_core.protocol.ids import Address, Hash32, ModelRoot, address, address_bytes
 from corolla_core.protocol.receipt import NumericClass
 from corolla_core.protocol.span import Span
+from corolla_core.protocol.units import Nectar
 from corolla_core.swarm.announcement import Announcement, NodeState
 
 pytestmark = pytest.mark.anyio
@@ -64,6 +66,44 @@ async def test_a_node_that_asks_more_than_the_highest_price_is_not_used() -> Non
     assert await usable(max_price=11) == [CHEAP, DEAR]
     assert await usable(max_price=10) == [CHEAP]
     assert await usable(max_price=9) == []
+
+
+class Staked:
+    """One node whose owner staked as much as another did for eight nodes."""
+
+    def __init__(self) -> None:
+        self.many = [address((1000 + n).to_bytes(20, "big")) for n in range(8)]
+
+    async def lookup(self, model_root: ModelRoot, num_blocks: int) -> list[Announcement]:
+        return [announced(account, price=1, room=1) for account in (DEAR, *self.many)]
+
+    def standing(self, account: Address) -> Standing:
+        return Standing(stake=Nectar(800 if account == DEAR else 100))
+
+
+async def test_the_node_measured_next_is_drawn_by_stake_however_many_an_owner_spreads_it_over() -> None:
+    staked, draws = Staked(), 2_000
+    peers = Peers(staked, ROOT, 4, rtt=lambda _account: None, standing=staked.standing, rng=random.Random(2))
+    assert peers.by_lot() is None
+    await peers.refresh()
+    drawn = [peers.by_lot() for _ in range(draws)]
+    one = sum(endpoint is not None and bytes(endpoint.account) == address_bytes(DEAR) for endpoint in drawn)
+    assert one / draws == pytest.approx(0.5, abs=0.04)
+
+
+async def test_a_node_left_alone_is_not_measured_either() -> None:
+    peers = Peers(Listed(), ROOT, 4, rtt=lambda _account: None)
+    await peers.refresh()
+    peers.shun(CHEAP, PeerUnreachable("gone", peer=CHEAP))
+    drawn = [peers.by_lot() for _ in range(20)]
+    assert all(endpoint is not None and bytes(endpoint.account) == address_bytes(DEAR) for endpoint in drawn)
+
+
+async def test_a_node_nobody_measured_looks_no_nearer_than_one_that_is_far_away() -> None:
+    """Or a machine far away would be tried once for each of its identities."""
+    peers = Peers(Listed(), ROOT, 4, rtt=lambda account: 0.15 if account == DEAR else None)
+    await peers.refresh()
+    assert find_route(peers.candidates(tokens=1, wire_dtype="float32"), Span(0, 4))[0].account == DEAR
 
 
 class Crowd:

@@ -25,6 +25,7 @@ ROOT = ModelRoot(bytes(32))
 
 
 OWNER = address(bytes([7]) * 20)
+STAKE = Nectar(5)
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Named:
 def recorded(account: Address, *, active: bool) -> NodeRecord:
     """What a registry says of a node that OWNER staked for."""
     nothing, never = Nectar(0), UnixTime(0)
-    return NodeRecord(OWNER, b"", nothing, nothing, never, nothing, never, never, active)
+    return NodeRecord(OWNER, b"", STAKE, nothing, never, nothing, never, never, active)
 
 
 @dataclass
@@ -144,11 +145,11 @@ async def test_scores_of_active_nodes_are_asked_in_one_call_and_kept_as_long_as_
     await accounts(staked)
     await accounts(staked)
     assert oracle.asked == [[HONEST, STRANGER]]
-    assert staked.standing(HONEST) == Standing(OWNER, 1.0)
-    assert staked.standing(STRANGER) == Standing(OWNER, None)
+    assert staked.standing(HONEST) == Standing(OWNER, 1.0, STAKE)
+    assert staked.standing(STRANGER) == Standing(OWNER, None, STAKE)
     world.now, oracle.known = STANDING_SECONDS, {HONEST: NodeScore(0, 4)}
     await accounts(staked)
-    assert staked.standing(HONEST) == Standing(OWNER, 0.0)
+    assert staked.standing(HONEST) == Standing(OWNER, 0.0, STAKE)
 
 
 async def test_nobody_asks_for_the_scores_of_nodes_without_stake() -> None:
@@ -170,4 +171,4 @@ async def test_without_an_oracle_every_node_is_a_newcomer() -> None:
     world = World()
     staked = StakedLookup(world, world, clock=lambda: world.now)
     await accounts(staked)
-    assert staked.standing(HONEST) == Standing(OWNER, None)
+    assert staked.standing(HONEST) == Standing(OWNER, None, STAKE)

@@ -13,10 +13,12 @@ from corolla_core.protocol.ids import Hash32
 from corolla_core.protocol.verdict import Outcome, Verdict
 
 FAILURES_TO_DISPUTE = 3
-PASSES_TO_FORGET = 50
-"""Passes in a row, on different inputs, that let one failure fade. Were an honest node's failures independent and 10^-6
-an audit, three would meet within that stretch once in some 10^14 audits; who cheats in one audited session of 50 is
-disputed in the end, and in quarantine until then."""
+PASSES_TO_FORGET = 1000
+"""Passes in a row, on different inputs, that let one failure fade. A node knows it failed, by the rows it was asked
+for; everything is audited while the failure stands. So a liar may wait for the outcome of each lie and atone: at audit
+probability p it lies in 1/p sessions for every 1000 honest ones, and never loses its stake. With 50 it did in every
+sixth session at p = 1/10, now in every hundredth. Were an honest node's failures independent and 10^-5 an audit, three
+would meet while the first stands once in some 10^9 audits."""
 
 
 class Standing(StrEnum):
