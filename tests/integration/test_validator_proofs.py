@@ -23,7 +23,7 @@ from corolla_core.chain.token import Token
 from corolla_core.model.manifest import Manifest
 from corolla_core.protocol.ids import ZERO_HASH, Hash32, SessionId
 from corolla_core.protocol.provable import kind
-from corolla_core.protocol.receipt import NumericClass, Receipt, SignedReceipt
+from corolla_core.protocol.receipt import NumericClass, Receipt, SignedReceipt, WireDtype
 from corolla_core.protocol.receipt_chain import link
 from corolla_core.protocol.signature import Signer
 from corolla_core.protocol.span import Span
@@ -63,7 +63,7 @@ class Bench:
         self.books = ValidatorStore(store)
         self.start_again()
         faults = Faults(chain, TransactionSender(chain, validator))
-        self.court = Prosecutor(None, faults, Payments(chain), self.published, PARTS)
+        self.court = Prosecutor(None, faults, Payments(chain), self.published, PARTS, None)
 
     def start_again(self) -> None:
         """Nothing is known but what is in the books."""
@@ -89,6 +89,9 @@ class Bench:
             client_nonce=bytes([span.start]) * 32,
             pos_start=0,
             n_pos=8,
+            wire=WireDtype.FLOAT32,
+            batch=1,
+            order_root=ZERO_HASH,
             in_root=Hash32(sha256(b"rows %d" % span.start).digest()),
             out_root=Hash32(sha256(b"rows %d" % span.end).digest()),
             upstream_receipt_hash=ZERO_HASH,
@@ -106,7 +109,7 @@ class Bench:
         found = []
         for linked in link(self.books.receipts(SESSION)):
             for fault in await self.finder.look(linked, online):
-                found.append((kind(fault), fault.node, await self.court.prove(fault)))
+                found.append((kind(fault), fault.node, await self.court.prove(fault, None)))
         return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from hashlib import sha256
@@ -14,6 +14,7 @@ import torch
 from signed_sessions import inputs, session, signer, strict, tiny_llama
 from torch import Tensor
 
+from corolla_core.chain.faults import Payment
 from corolla_core.model.block_range import load_blocks
 from corolla_core.model.checkpoint import Checkpoint
 from corolla_core.model.manifest import Manifest, build_manifest
@@ -22,7 +23,7 @@ from corolla_core.protocol.beacon import BEACON_DELAY
 from corolla_core.protocol.errors import ChainUnreachable, OpeningUnavailable, PeerUnreachable, StoreError
 from corolla_core.protocol.ids import Address, Hash32, ModelRoot, TrancheId
 from corolla_core.protocol.provable import ProvableFault, Publication
-from corolla_core.protocol.receipt import NumericClass, SignedReceipt
+from corolla_core.protocol.receipt import NumericClass, Receipt, SignedReceipt
 from corolla_core.protocol.reputation import History
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.suspicion import Standing
@@ -125,6 +126,8 @@ class FakeCourt:
         self.redeemed: Paid | None = None
         self.refunds: list[Paid | None] = []
         self.faults: list[ProvableFault] = []
+        self.payment_for_faults: Payment | None = None
+        self.payments: list[Payment | None] = []
         self.down = False
 
     async def paid(self, charge: Charge) -> Paid | None:
@@ -137,9 +140,13 @@ class FakeCourt:
         self.refunds.append(paid)
         return len(self.charges)
 
-    async def prove(self, fault: ProvableFault) -> Nectar | None:
+    async def payment(self, node: Address, receipts: Collection[Receipt]) -> Payment | None:
         if self.down:
             raise ChainUnreachable("down")
+        return self.payment_for_faults
+
+    async def prove(self, fault: ProvableFault, payment: Payment | None) -> Nectar | None:
+        self.payments.append(payment)
         self.faults.append(fault)
         return Nectar(7)
 
@@ -413,12 +420,27 @@ async def test_rows_it_did_not_sign_for_are_withheld_rows(world: World) -> None:
     assert [event["event"] for event in world.events] == ["withheld"]
 
 
+@pytest.mark.parametrize("redeemed", [True, False])
+async def test_a_proof_waits_a_while_for_the_redemption_that_it_refunds(world: World, redeemed: bool) -> None:
+    world.serve("cheat", "c1", 1)
+    last = world.swarm.entries[CHEAT.address][-1]
+    payment = Payment(TrancheId(b"t" * 32), last.receipt) if redeemed else None
+    other = replace(last.receipt, t_out=last.receipt.t_out + 1).sign(CHEAT)
+    world.swarm.entries[CHEAT.address].append(replace(last, signed=other))
+    await world.pass_rounds(2)
+    assert world.court.faults == []
+    world.court.payment_for_faults = payment
+    await world.pass_rounds(1 if redeemed else int(REDEEMED_SECONDS))
+    assert len(world.court.faults) == 1
+    assert world.court.payments == [payment]
+
+
 async def test_a_fork_of_the_chain_is_told_once(world: World) -> None:
     world.serve("cheat", "c1", 1)
     last = world.swarm.entries[CHEAT.address][-1]
     other = replace(last.receipt, t_out=last.receipt.t_out + 1).sign(CHEAT)
     world.swarm.entries[CHEAT.address].append(replace(last, signed=other))
-    await world.pass_rounds()
+    await world.pass_rounds(int(REDEEMED_SECONDS) + 2)
     forks = [event for event in world.events if event["event"] == "fault"]
     assert len(world.court.faults) == 1
     assert [(fork["fault"], fork["node"]) for fork in forks] == [("fork", CHEAT.address)]

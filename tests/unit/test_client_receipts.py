@@ -80,9 +80,9 @@ def test_receipts_that_follow_each_other_are_kept() -> None:
 
 
 def test_what_convicts_a_node_is_refused_and_kept() -> None:
-    chain, first = ReceiptChain(TERMS), receipt(0, 8)
+    chain, first = chain_of(), receipt(0, 8)
     chain.add(wire(first))
-    fork = receipt(0, 8, t_out=3)
+    fork = receipt(0, 8, t_out=int(NOW * 1000) - 9)
     with pytest.raises(PeerMisbehaved):
         chain.add(wire(fork))
     false = receipt(8, 4, first.hash(), weight_root=Hash32(b"x" * 32))

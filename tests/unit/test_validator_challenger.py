@@ -45,6 +45,7 @@ NOBODYS = Opening(
     0,
     0,
     Nectar(0),
+    TRANCHE,
 )
 MINED = Mined(ZERO_HASH, 1, ZERO_HASH, 1, 0, None, ())  # type: ignore[arg-type]
 
@@ -111,7 +112,9 @@ class FakeContracts:
             raise TransactionReverted("no", reason="DeadlineNotPassed")
         self.ended.append(challenge)
         self.openings[challenge] = replace(opening, state=ChallengeState.EXPIRED)
-        return Punishment(MINED, NODE, ME, Nectar(5 * ONE_NECTAR), Nectar(ONE_NECTAR), UnixTime(self.time + 300))
+        return Punishment(
+            MINED, NODE, ME, Nectar(5 * ONE_NECTAR), Nectar(ONE_NECTAR), Nectar(0), UnixTime(self.time + 300)
+        )
 
     async def opening(self, challenge: Hash32) -> Opening:
         return self.openings.get(challenge, NOBODYS)

@@ -11,7 +11,7 @@ from eth_abi.abi import encode
 
 from corolla_core.chain.abi import load_abi
 from corolla_core.chain.disputes import Accusation, Outcome
-from corolla_core.chain.faults import ManifestParts
+from corolla_core.chain.faults import ManifestParts, Payment
 from corolla_core.protocol.errors import TransactionReverted
 from corolla_core.protocol.ids import ZERO_HASH, Address, Hash32, ModelRoot, address, address_bytes
 from corolla_core.protocol.provable import BrokenLink, FalseWeights, Publication
@@ -56,15 +56,18 @@ class Docket:
         return len(self.held) + len(self.made)
 
 
+PAYMENT = Payment(tranche(1), SIGNED[0].receipt)
+
+
 class Proofs:
     def __init__(self) -> None:
         self.made: list[tuple[Any, ...]] = []
         self.refusing = False
 
-    async def _prove(self, *what: Any) -> Any:
+    async def _prove(self, *what: Any, payment: Payment | None) -> Any:
         if self.refusing:
             raise TransactionReverted("no", reason="AlreadyPunished")
-        self.made.append(what)
+        self.made.append((*what, payment))
         return SimpleNamespace(taken=Nectar(9))
 
     prove_equivocation = prove_broken_link = prove_weights = _prove
@@ -104,7 +107,7 @@ class Escrow:
 
 def court(docket: Docket | None = None, proofs: Proofs | None = None, models: Models | None = None) -> Prosecutor:
     docket_, proofs_, models_ = docket or Docket(), proofs or Proofs(), models or Models()
-    return Prosecutor(docket_, proofs_, Payments(Escrow()), models_, PARTS)  # type: ignore[arg-type]
+    return Prosecutor(docket_, proofs_, Payments(Escrow()), models_, PARTS, None)  # type: ignore[arg-type]
 
 
 async def test_the_first_session_that_no_jury_has_seen_is_brought_with_what_the_client_paid() -> None:
@@ -137,16 +140,16 @@ async def test_nothing_is_brought_twice_and_losing_a_race_is_no_error() -> None:
 async def test_each_fault_goes_to_its_proof() -> None:
     proofs = Proofs()
     for fault in (Fork(*SIGNED[:2]), BrokenLink(*SIGNED[1:]), FalseWeights(SIGNED[0])):
-        assert await court(proofs=proofs).prove(fault) == Nectar(9)
-    assert proofs.made == [tuple(SIGNED[:2]), tuple(SIGNED[1:]), (SIGNED[0], 3, PARTS)]
+        assert await court(proofs=proofs).prove(fault, PAYMENT) == Nectar(9)
+    assert proofs.made == [(*SIGNED[:2], PAYMENT), (*SIGNED[1:], PAYMENT), (SIGNED[0], 3, PARTS, PAYMENT)]
 
 
 async def test_what_somebody_proved_before_or_was_never_published_costs_nothing_more() -> None:
     proofs, models = Proofs(), Models()
     proofs.refusing = True
-    assert await court(proofs=proofs).prove(Fork(*SIGNED[:2])) is None
+    assert await court(proofs=proofs).prove(Fork(*SIGNED[:2]), None) is None
     models.model = None
-    assert await court(models=models).prove(FalseWeights(SIGNED[0])) is None
+    assert await court(models=models).prove(FalseWeights(SIGNED[0]), None) is None
 
 
 async def test_all_that_was_redeemed_for_the_sessions_counts_on_the_tranche_that_brought_most() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from corolla_core.chain.faults import Payment
 from corolla_core.protocol.ids import Address, Hash32, ModelRoot, TrancheId
 from corolla_core.protocol.provable import ProvableFault, Publication
-from corolla_core.protocol.receipt import SignedReceipt
+from corolla_core.protocol.receipt import Receipt, SignedReceipt
 from corolla_core.protocol.transcript import Entry
 from corolla_core.protocol.units import Nectar
 from corolla_core.swarm.announcement import Announcement
@@ -108,8 +109,13 @@ class Court(Protocol):
         """The dispute's id; None where the node stands accused already, or there is no jury. Who paid is refunded."""
         ...
 
-    async def prove(self, fault: ProvableFault) -> Nectar | None:
-        """What it cost the node; None where it is proven already, or there is no contract for it."""
+    async def payment(self, node: Address, receipts: Collection[Receipt]) -> Payment | None:
+        """A tranche on which the node has redeemed one of these receipts of a session, and that receipt."""
+        ...
+
+    async def prove(self, fault: ProvableFault, payment: Payment | None) -> Nectar | None:
+        """What it cost the node; None where it is proven already, or there is no contract for it. Who paid is
+        refunded."""
         ...
 
     def demand(self, chain: tuple[SignedReceipt, ...]) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import structlog
 
 from corolla_core.chain.disputes import Accusation, Disputes, Outcome
-from corolla_core.chain.faults import Faults, ManifestParts, Punishment
+from corolla_core.chain.faults import Faults, ManifestParts, Payment, Punishment
 from corolla_core.protocol.errors import TransactionReverted
 from corolla_core.protocol.ids import Address
 from corolla_core.protocol.provable import BrokenLink, FalseWeights, ProvableFault, kind
-from corolla_core.protocol.receipt import SignedReceipt
+from corolla_core.protocol.receipt import Receipt, SignedReceipt
 from corolla_core.protocol.receipt_chain import Fork
 from corolla_core.protocol.units import Nectar
 from corolla_validator.challenger import Challenger
@@ -70,7 +72,13 @@ class Prosecutor:
             _log.info("the accusation was not taken", node=charge.node, why=str(error))
             return None
 
-    async def prove(self, fault: ProvableFault) -> Nectar | None:
+    async def payment(self, node: Address, receipts: Collection[Receipt]) -> Payment | None:
+        """Raises ChainError."""
+        known = {receipt.hash(): receipt for receipt in receipts}
+        found = await self._payments.head_of(node, known.keys())
+        return None if found is None else Payment(found[0], known[found[1]])
+
+    async def prove(self, fault: ProvableFault, payment: Payment | None) -> Nectar | None:
         """What it cost the node; None where somebody else has proven it, or there is no contract for it.
 
         Raises ChainError.
@@ -78,21 +86,23 @@ class Prosecutor:
         if self._faults is None:
             return None
         try:
-            punished = await self._proof(self._faults, fault)
+            punished = await self._proof(self._faults, fault, payment)
         except TransactionReverted as error:
             _log.info("the proof was not taken", node=fault.node, fault=kind(fault), why=str(error))
             return None
         return None if punished is None else punished.taken
 
-    async def _proof(self, faults: Faults, fault: ProvableFault) -> Punishment | None:
+    async def _proof(self, faults: Faults, fault: ProvableFault, payment: Payment | None) -> Punishment | None:
         match fault:
             case Fork(first, second):
-                return await faults.prove_equivocation(first, second)
+                return await faults.prove_equivocation(first, second, payment=payment)
             case BrokenLink(receipt, upstream):
-                return await faults.prove_broken_link(receipt, upstream)
+                return await faults.prove_broken_link(receipt, upstream, payment=payment)
             case FalseWeights(receipt):
                 model = await self._published.now()
-                return None if model is None else await faults.prove_weights(receipt, model.version, self._parts)
+                if model is None:
+                    return None
+                return await faults.prove_weights(receipt, model.version, self._parts, payment=payment)
 
     def demand(self, chain: tuple[SignedReceipt, ...]) -> None:
         if self._challenger is not None:

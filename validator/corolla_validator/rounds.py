@@ -107,7 +107,7 @@ class Rounds:
         self._grown: dict[ChainKey, Linked] = {}
         self._finder = FaultFinder(nodes, store, published)
         self._charged: dict[Address, float] = {}
-        self._faults: list[ProvableFault] = []
+        self._faults: list[tuple[ProvableFault, float]] = []
         self._suspicions: dict[Address, Suspicion] = {}
 
     async def load(self) -> None:
@@ -205,18 +205,27 @@ class Rounds:
 
     async def _prosecute(self) -> None:
         """Take to court what was found; what the chain does not take now stays for the next round."""
-        while self._court is not None and self._faults:
-            fault = self._faults[0]
-            taken = await self._court.prove(fault)
-            if taken is not None:
-                self._tell({"event": "proven", "fault": kind(fault), "node": fault.node, "taken": str(taken)})
-            del self._faults[0]
+        for found in list(self._faults):
+            if self._court is None or await self._prove(self._court, *found):
+                self._faults.remove(found)
         for node, since in list(self._charged.items()):
             if self._court is None or await self._accuse(self._court, node, since):
                 del self._charged[node]
 
-    async def _accuse(self, court: Court, node: Address, since: float) -> bool:
+    async def _prove(self, court: Court, fault: ProvableFault, since: float) -> bool:
         """Whether that is done with. The client is refunded what the node has redeemed by then: so wait for that."""
+        session = fault.receipts[0].receipt.session_id
+        signed = await self._store.run(lambda: self._books.receipts(session, signer=fault.node))
+        payment = await court.payment(fault.node, [one.receipt for one in signed])
+        if payment is None and self._clock() < since + REDEEMED_SECONDS:
+            return False
+        taken = await court.prove(fault, payment)
+        if taken is not None:
+            self._tell({"event": "proven", "fault": kind(fault), "node": fault.node, "taken": str(taken)})
+        return True
+
+    async def _accuse(self, court: Court, node: Address, since: float) -> bool:
+        """The same for what only a jury can judge."""
         charge = await self._charge(node)
         paid = await court.paid(charge)
         redeemed = paid is not None and not paid.heads.isdisjoint(charge.newest.receipts)
@@ -243,7 +252,7 @@ class Rounds:
         for fault in await self._finder.look(linked, self._online):
             hashes = [signed.receipt.hash().hex() for signed in fault.receipts]
             _log.error("a node's signatures convict it", node=fault.node, fault=kind(fault), session=key.session)
-            self._faults.append(fault)
+            self._faults.append((fault, self._clock()))
             self._tell({"event": "fault", "fault": kind(fault), "node": fault.node, "receipts": hashes})
         audited = await self._store.run(self._books.audited, key.signer, key.session)
         if not (audited or self._finder.unfit(key)):

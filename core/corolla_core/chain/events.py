@@ -182,6 +182,14 @@ class FaultPunished:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientRefunded:
+    tranche_id: TrancheId
+    node: Address
+    client: Address
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
 class OpeningChallenged:
     challenge_id: Hash32
     node: Address
@@ -322,7 +330,7 @@ DisputeEvent = (
     | JurorSettled
     | DisputeCredited
 )
-JusticeEvent = FaultPunished | OpeningEvent | DisputeEvent | ScoreSettled
+JusticeEvent = FaultPunished | ClientRefunded | OpeningEvent | DisputeEvent | ScoreSettled
 Event = EscrowEvent | RegistryEvent | ModelEvent | JusticeEvent
 
 #: governance and proxy bookkeeping, and what is sealed or only on its way: known, and of no interest to an index
@@ -335,6 +343,7 @@ IGNORED = frozenset(
         "OwnershipTransferred",
         "ParametersSet",
         "RatingCrowdedOut",
+        "RefundBooked",
         "RoleAdminChanged",
         "RoleGranted",
         "RoleRevoked",

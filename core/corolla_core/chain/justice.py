@@ -64,9 +64,11 @@ class DisputeState:
 
 @dataclass(frozen=True, slots=True)
 class JusticeState:
-    """`faults` by node, oldest first; `scores` are those settled last."""
+    """`faults` by node and `refunds` by client, oldest first: what provable faults cost, and who got back what it had
+    paid for them. `scores` are those settled last."""
 
     faults: Mapping[Address, tuple[on_chain.FaultPunished, ...]] = field(default_factory=dict)
+    refunds: Mapping[Address, tuple[on_chain.ClientRefunded, ...]] = field(default_factory=dict)
     openings: Mapping[Hash32, OpeningState] = field(default_factory=dict)
     disputes: Mapping[int, DisputeState] = field(default_factory=dict)
     scores: Mapping[Address, on_chain.ScoreSettled] = field(default_factory=dict)
@@ -77,6 +79,8 @@ def judged(state: JusticeState, event: on_chain.JusticeEvent) -> JusticeState:
     match event:
         case on_chain.FaultPunished(node=node):
             return replace(state, faults={**state.faults, node: (*state.faults.get(node, ()), event)})
+        case on_chain.ClientRefunded(client=client):
+            return replace(state, refunds={**state.refunds, client: (*state.refunds.get(client, ()), event)})
         case on_chain.ScoreSettled(node=node):
             return replace(state, scores={**state.scores, node: event})
         case on_chain.OpeningChallenged() | on_chain.OpeningAnswered() | on_chain.OpeningExpired():

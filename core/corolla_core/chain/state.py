@@ -105,6 +105,7 @@ def apply(state: NetworkState, event: on_chain.Event) -> NetworkState:
             return state if model is None else replace(state, models=_with(state.models, event.model_id, model))
         case (
             on_chain.FaultPunished()
+            | on_chain.ClientRefunded()
             | on_chain.OpeningChallenged()
             | on_chain.OpeningAnswered()
             | on_chain.OpeningExpired()
