@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -45,6 +45,10 @@ class Blocks(Protocol):
 
     def forward(self, hidden_BTD: torch.Tensor, cache: Any) -> torch.Tensor:
         """`cache` is one that `new_cache` gave."""
+        ...
+
+    def forward_many(self, steps: Sequence[tuple[torch.Tensor, Any]]) -> list[torch.Tensor | Exception]:
+        """`forward` of each, if possible in one pass; the exception that a step raises stands in its place."""
         ...
 
     def sub(self, span: Span) -> Blocks: ...
