@@ -16,12 +16,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from corolla_core.model.cache import SpanCache
 
 IMPLEMENTATION = "corolla_ragged"
 SDPA = "sdpa"
+_UNDERSTOOD = {"dropout", "scaling", "sliding_window", "position_ids", "use_cache"}
+"""What the attention of a single position may be told without being more than `scaled_dot_product_attention`: nothing
+is dropped outside training, and a cache shows no more than its window."""
 
 
 @dataclass(slots=True)
@@ -63,10 +67,18 @@ def _attend(
     """Attention as transformers calls it: query `[1, H, R, W]`, key and value `[1, K, R, W]` of all new rows; gives
     `[1, R, H, W]`."""
     attention = _of_model(module, ragged.kind)
+    direct = ragged.kind == SDPA and options.keys() <= _UNDERSTOOD
     split = [torch.split(part, ragged.rows, dim=2) for part in (query, key, value)]
     outputs = []
     for cache, tokens, own_query, own_key, own_value in zip(ragged.caches, ragged.tokens, *split, strict=True):
         layer = cache.entries.layers[module.layer_idx]
+        if tokens == cache.batch == 1 and direct:
+            keys, values = layer.update(own_key, own_value)
+            output = scaled_dot_product_attention(
+                own_query, keys, values, scale=options.get("scaling"), enable_gqa=True
+            )
+            outputs.append(output.transpose(1, 2))
+            continue
         if cache.batch > 1:
             own_query, own_key, own_value = (_by_row(part, tokens) for part in (own_query, own_key, own_value))
         keys, values = layer.update(own_key, own_value)
