@@ -67,6 +67,7 @@ class FakeBlocks:
     def __init__(self, span: Span) -> None:
         self.span = span
         self.computed = 0
+        self.passes: list[int] = []
         self.break_next: Exception | None = None
         self.before_forward: Callable[[], None] = lambda: None
 
@@ -85,6 +86,16 @@ class FakeBlocks:
         mixed = (cache.seen * weights).cumsum(dim=1) / weights
         output: torch.Tensor = torch.tanh(mixed[:, start:] + self.span.start) + hidden_BTD
         return output
+
+    def forward_many(self, steps: Sequence[tuple[torch.Tensor, Any]]) -> list[torch.Tensor | Exception]:
+        self.passes.append(len(steps))
+        return [self._outcome(*step) for step in steps]
+
+    def _outcome(self, hidden_BTD: torch.Tensor, cache: Any) -> torch.Tensor | Exception:
+        try:
+            return self.forward(hidden_BTD, cache)
+        except Exception as error:
+            return error
 
     def sub(self, span: Span) -> FakeBlocks:
         return FakeBlocks(span)

@@ -9,6 +9,7 @@ from statistics import median
 from time import perf_counter
 
 import psutil
+import structlog
 import torch
 
 from corolla_core.model.block_range import BlockRange, load_blocks
@@ -22,6 +23,7 @@ from corolla_core.protocol.span import Span
 from corolla_core.swarm.announcement import Announcement, NodeState
 from corolla_node.block_choice import Served, choose_span
 
+_log = structlog.get_logger(__name__)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 NUMERIC_CLASS = {"float32": NumericClass.FP32, "bfloat16": NumericClass.BF16, "float16": NumericClass.FP16}
 _MEMORY_SHARE = 0.6
@@ -59,7 +61,10 @@ def load(
     progress: Callable[[int, int], None] | None = None,
 ) -> BlockRange:
     """Blocks checked against the manifest. Raises ModelError."""
-    return load_blocks(checkpoint, span, device=device, dtype=DTYPES[dtype], manifest=manifest, progress=progress)
+    blocks = load_blocks(checkpoint, span, device=device, dtype=DTYPES[dtype], manifest=manifest, progress=progress)
+    if not blocks.batches:
+        _log.info("this architecture computes sessions one by one", model=checkpoint.name)
+    return blocks
 
 
 def measure_throughput(blocks: BlockRange, *, steps: int = 5) -> int:

@@ -1,35 +1,73 @@
-"""One thread computes for every session: decode steps first, prefill chunks in between, in order of arrival.
+"""One thread computes for every session. What is ready when it is free goes through the span in one pass; it never
+waits for more. `corolla_node.passes` says what goes together.
 
 The event loop hands a job over and gets its outcome back by `call_soon_threadsafe`: one hop each way. Every session has
-at most one job here at a time, so that first come, first served is fair among sessions.
+at most one job here at a time.
 """
 
 from __future__ import annotations
 
 import threading
 from asyncio import AbstractEventLoop
-from collections import deque
-from collections.abc import Callable
-from queue import SimpleQueue
-from typing import Generic, TypeVar
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, TypeVar
+
+from torch import Tensor
+
+from corolla_node.passes import choose, leave_behind
+from corolla_node.ports import Blocks
 
 T = TypeVar("T")
 
-DECODES_PER_PREFILL = 8
-"""How many decode steps may overtake a waiting prefill chunk before it gets its turn."""
 
+class Pending(Generic[T]):
+    """What a session waits for; `done` is called on the loop with its result, or with the exception it raised."""
 
-class Job(Generic[T]):
-    """A piece of work; `done` is called on the loop with its result, or with the exception it raised."""
-
-    __slots__ = ("cancelled", "done", "error", "result", "work")
-
-    def __init__(self, work: Callable[[], T], done: Callable[[Job[T]], None]) -> None:
-        self.work = work
+    def __init__(self, done: Callable[[Any], None]) -> None:
         self.done = done
         self.cancelled = False
         self.result: T | None = None
         self.error: BaseException | None = None
+
+    def settle(self, work: Callable[[], T]) -> None:
+        try:
+            self.result = work()
+        except BaseException as error:  # whatever it was, it belongs to the session that asked
+            self.error = error
+
+
+class Job(Pending[T]):
+    """A piece of work by itself."""
+
+    def __init__(self, work: Callable[[], T], done: Callable[[Pending[T]], None]) -> None:
+        super().__init__(done)
+        self.work = work
+
+
+class StepJob(Pending[T]):
+    """A session's step through `blocks`, to be shared with others' steps: `begin` gives the tensor that goes in and the
+    session's cache; `finish` takes what came out, or the exception in its place, and how many rows were in the pass.
+
+    `rows` counts the step's positions over all rows of the session; `price` is per token and block.
+    """
+
+    def __init__(
+        self,
+        blocks: Blocks,
+        *,
+        rows: int,
+        price: int,
+        begin: Callable[[], tuple[Tensor, Any]],
+        finish: Callable[[Tensor | Exception, int], T],
+        done: Callable[[Pending[T]], None],
+    ) -> None:
+        super().__init__(done)
+        self.blocks, self.rows, self.price = blocks, rows, price
+        self.begin, self.finish = begin, finish
+        self.left_behind = 0
 
 
 class Scheduler:
@@ -38,9 +76,11 @@ class Scheduler:
 
     def __init__(self, loop: AbstractEventLoop) -> None:
         self._loop = loop
-        self._decode: deque[Job[object]] = deque()
-        self._prefill: deque[Job[object]] = deque()
-        self._tickets: SimpleQueue[bool] = SimpleQueue()
+        self._arrived: SimpleQueue[Job[Any] | tuple[StepJob[Any], bool] | None] = SimpleQueue()
+        # These belong to the thread.
+        self._jobs: list[Job[Any]] = []
+        self._decode: list[StepJob[Any]] = []
+        self._prefill: list[StepJob[Any]] = []
         self._overtaken = 0
         self._thread = threading.Thread(target=self._run, name="corolla-compute", daemon=True)
 
@@ -48,37 +88,82 @@ class Scheduler:
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish the job at hand, drop the rest, and join the thread."""
-        self._tickets.put(False)
+        """Finish what is being computed, drop the rest, and join the thread."""
+        self._arrived.put(None)
         self._thread.join()
 
     @property
     def queued(self) -> int:
-        return len(self._decode) + len(self._prefill)
+        """About how much waits; exact while the thread is busy with one thing."""
+        return self._arrived.qsize() + len(self._jobs) + len(self._decode) + len(self._prefill)
 
-    def submit(self, job: Job[T], *, urgent: bool) -> None:
-        """Queue `job`; `urgent` for a decode step."""
-        lane = self._decode if urgent else self._prefill
-        lane.append(job)  # type: ignore[arg-type]
-        self._tickets.put(True)
+    def submit(self, job: Job[T]) -> None:
+        """Do it before the next pass."""
+        self._arrived.put(job)
+
+    def submit_step(self, job: StepJob[T], *, decode: bool) -> None:
+        """Take the step into a pass; `decode` puts it before the prefill chunks."""
+        self._arrived.put((job, decode))
 
     def _run(self) -> None:
-        while self._tickets.get():
-            job = self._next()
+        while self._take_in():
+            while self._jobs:
+                job = self._jobs.pop(0)
+                if not job.cancelled:
+                    job.settle(job.work)
+                self._deliver(job)
+            self._pass(self._next())
+
+    def _take_in(self) -> bool:
+        """Everything that has arrived, waiting for it if there is nothing to do; False to stop."""
+        block = not (self._decode or self._prefill)
+        while True:
+            try:
+                arrived = self._arrived.get(block=block)
+            except Empty:
+                return True
+            block = False
+            if arrived is None:
+                return False
+            if isinstance(arrived, Job):
+                self._jobs.append(arrived)
+            else:
+                step, decode = arrived
+                (self._decode if decode else self._prefill).append(step)
+
+    def _next(self) -> list[StepJob[Any]]:
+        decode, prefill = choose(self._decode, self._prefill, overtaken=self._overtaken)
+        going = {id(job) for job in (*decode, *prefill)}
+        self._decode = [job for job in self._decode if id(job) not in going]
+        leave_behind(self._decode)
+        if prefill:
+            self._prefill = [job for job in self._prefill if id(job) not in going]
+            leave_behind(self._prefill)
+        self._overtaken = self._overtaken + 1 if self._prefill and not prefill else 0
+        return [*decode, *prefill]
+
+    def _pass(self, jobs: list[StepJob[Any]]) -> None:
+        begun = []
+        for job in jobs:
             if not job.cancelled:
                 try:
-                    job.result = job.work()
-                except BaseException as error:  # whatever it was, it belongs to the session that asked
+                    begun.append((job, job.begin()))
+                    continue
+                except BaseException as error:  # this session's alone, too
                     job.error = error
-            try:
-                self._loop.call_soon_threadsafe(job.done, job)
-            except RuntimeError:
-                return  # the loop has closed: nobody is left to tell
+            self._deliver(job)
+        if not begun:
+            return
+        outputs: Sequence[Tensor | Exception]
+        try:
+            outputs = jobs[0].blocks.forward_many([inputs for _job, inputs in begun])
+        except Exception as error:
+            outputs = [error] * len(begun)
+        rows = sum(job.rows for job, _inputs in begun)
+        for (job, _inputs), output in zip(begun, outputs, strict=True):
+            job.settle(partial(job.finish, output, rows))
+            self._deliver(job)
 
-    def _next(self) -> Job[object]:
-        # A ticket is queued after its job, so one of the lanes has something; only this thread takes from them.
-        if self._prefill and (not self._decode or self._overtaken >= DECODES_PER_PREFILL):
-            self._overtaken = 0
-            return self._prefill.popleft()
-        self._overtaken += 1 if self._prefill else 0
-        return self._decode.popleft()
+    def _deliver(self, job: Pending[Any]) -> None:
+        with suppress(RuntimeError):  # the loop has closed: nobody is left to tell
+            self._loop.call_soon_threadsafe(job.done, job)

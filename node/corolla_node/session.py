@@ -35,7 +35,7 @@ from corolla_node.kv_pool import Lease
 from corolla_node.links import Outlet
 from corolla_node.ports import Blocks, Link
 from corolla_node.receipts import Piece
-from corolla_node.scheduler import Job
+from corolla_node.scheduler import Job, Pending, StepJob
 from corolla_node.signatory import Signatory
 from corolla_node.steps import REPLAY, Action, Agreement, check_shape, decide, tokens_of
 from corolla_node.timings import StepTiming
@@ -84,7 +84,7 @@ class Session:
         self._receipts = Signatory(desk, agreed, weight_root, tell=self.tell, forward=self._forward, fault=self.fault)
         self._queue: deque[_Waiting | Rewire] = deque()
         self._queued_bytes = 0
-        self._job: Job[Computed] | Job[list[Outgoing]] | None = None
+        self._job: StepJob[Computed] | Job[list[Outgoing]] | None = None
         self._last_step = 0
         self._parked: TimerHandle | None = None
         self._owed: VoucherTooSmall | None = None
@@ -202,13 +202,14 @@ class Session:
         item.paying = perf_counter() - asked
         self._unpark()
         self._queue.popleft()
-        bench, last = self._bench, self._outlet is None
-        job = Job(lambda: bench.step(step, item.payload, last=last), lambda done: self._computed(done, item, cost))
+        job = self._bench.job(
+            step, item.payload, last=self._outlet is None, done=lambda job: self._computed(job, item, cost)
+        )
         self._job = job
-        self._desk.scheduler.submit(job, urgent=tokens_of(step) == 1)
+        self._desk.scheduler.submit_step(job, decode=tokens_of(step) == 1)
         return True
 
-    def _computed(self, job: Job[Computed], item: _Waiting, cost: Nectar) -> None:
+    def _computed(self, job: Pending[Computed], item: _Waiting, cost: Nectar) -> None:
         self._job = None
         done = job.result
         if done is None:
@@ -230,7 +231,7 @@ class Session:
             return
         self._pump()
 
-    def _not_computed(self, job: Job[Computed], item: _Waiting, cost: Nectar) -> None:
+    def _not_computed(self, job: Pending[Computed], item: _Waiting, cost: Nectar) -> None:
         self._desk.paybook.let_go(self.agreed.tranche_id, cost)
         self._let_in(item)
         if self._closed:
@@ -326,7 +327,7 @@ class Session:
         bench, last = self._bench, self._outlet is None
         job = Job(lambda: bench.replay(rewire.replay_to, last=last), self._replayed)
         self._job = job
-        self._desk.scheduler.submit(job, urgent=True)
+        self._desk.scheduler.submit(job)
 
     def _send_to(self, downstream: Endpoint | None) -> None:
         """Change the outlet, unless it leads there already."""
@@ -339,7 +340,7 @@ class Session:
         if downstream is not None:
             self._outlet = self._desk.links.outlet(downstream, self._outlet_lost)
 
-    def _replayed(self, job: Job[list[Outgoing]]) -> None:
+    def _replayed(self, job: Pending[list[Outgoing]]) -> None:
         self._job = None
         if self._closed:
             self._lease.release()
@@ -375,6 +376,7 @@ class Session:
             encode=done.encoded - done.computed,
             deliver=sent - done.encoded,
             pay=item.paying,
+            pass_rows=done.pass_rows,
         )
         self._desk.timings.add(timing, single=tokens == 1)
         t_in = int((self._desk.clock() - (sent - item.received)) * 1000)

@@ -14,8 +14,9 @@ class StepTiming:
     """One step, in seconds, from the frame's arrival to the hand-over of its output to the socket.
 
     `decode` checks and unpacks the input tensor, `queue` waits for the compute thread, `compute` is the forward pass,
-    `encode` turns the output into wire bytes, `deliver` brings it back to the event loop and writes it to the socket,
-    `pay` is what checking the payment of this step took.
+    in which `pass_rows` positions of this and other sessions were computed, `encode` turns the output into wire bytes,
+    `deliver` brings it back to the event loop and writes it to the socket, `pay` is what checking the payment of this
+    step took.
     """
 
     tokens: int
@@ -25,6 +26,7 @@ class StepTiming:
     encode: float
     deliver: float
     pay: float
+    pass_rows: int
 
     @property
     def overhead(self) -> float:
@@ -53,7 +55,7 @@ class StepTimings:
         self._recent[kind].append(timing)
         self._steps[kind] += 1
         self._tokens[kind] += timing.tokens
-        self._compute[kind] += timing.compute
+        self._compute[kind] += timing.compute * timing.tokens / timing.pass_rows
 
     def add_voucher(self, seconds: float) -> None:
         """The time the event loop spent on one voucher."""
@@ -84,5 +86,10 @@ class StepTimings:
         }
         for kind, recent in self._recent.items():
             medians = {part: round(1e3 * median(getattr(t, part) for t in recent), 4) for part in _PARTS if recent}
-            shown[kind] = {"steps": self._steps[kind], "tokens": self._tokens[kind], "median_ms": medians}
+            shown[kind] = {
+                "steps": self._steps[kind],
+                "tokens": self._tokens[kind],
+                "median_ms": medians,
+                "median_pass_rows": median(t.pass_rows for t in recent) if recent else 0,
+            }
         return shown

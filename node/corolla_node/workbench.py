@@ -5,7 +5,7 @@ A workbench is used by one job at a time: the compute thread during a job, the e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -16,6 +16,7 @@ from corolla_core.protocol.errors import CorollaError
 from corolla_core.swarm.messages import Result, Step, Tensor
 from corolla_node.kept_rows import KeptRows
 from corolla_node.ports import Blocks, Cache
+from corolla_node.scheduler import Pending, StepJob
 from corolla_node.steps import REPLAY, Agreement, tokens_of
 
 REPLAY_TOKENS = 128
@@ -45,6 +46,8 @@ class Computed:
     decoded: float
     computed: float
     encoded: float
+    pass_rows: int
+    """positions computed in the pass, these among them"""
 
 
 class Workbench:
@@ -60,29 +63,49 @@ class Workbench:
         """Positions computed."""
         return self._rows.length if self._rows is not None else 0
 
-    def step(self, step: Step, payload: memoryview, *, last: bool) -> Computed:
-        """Run the span over the step's tensor; `last` when the output goes to the client.
+    def job(
+        self, step: Step, payload: memoryview, *, last: bool, done: Callable[[Pending[Computed]], None]
+    ) -> StepJob[Computed]:
+        """A step to be run over its tensor; `last` when the output goes to the client.
 
-        Raises TensorRejected, the session being as it was, or SessionBroken.
+        Fails with TensorRejected, the session being as it was, or SessionBroken.
         """
-        started = perf_counter()
+        stepping = Stepping(self, step, payload, last=last)
+        return StepJob(
+            self._blocks,
+            rows=self._agreed.batch * tokens_of(step),
+            price=self._agreed.price.per_token_block,
+            begin=stepping.begin,
+            finish=stepping.finish,
+            done=done,
+        )
+
+    def unpack(self, step: Step, payload: memoryview) -> torch.Tensor:
+        """The step's hidden states. Raises TensorRejected."""
         agreed = self._agreed
         shape = (agreed.batch, tokens_of(step), agreed.hidden)
-        hidden_BTD = from_wire(
-            step.tensor.dtype, step.tensor.shape, payload, expect_shape=shape, max_bytes=payload.nbytes
-        )
-        decoded = perf_counter()
-        try:
-            output_BTD = self._advance(step, hidden_BTD)
-        except Exception as error:
-            raise SessionBroken(str(error) if isinstance(error, CorollaError) else type(error).__name__) from error
-        computed = perf_counter()
-        rows_BTD = output_BTD.to(device="cpu", dtype=self._dtype).contiguous()
+        return from_wire(step.tensor.dtype, step.tensor.shape, payload, expect_shape=shape, max_bytes=payload.nbytes)
+
+    def ready_cache(self, step: Step) -> Cache:
+        """The cache as this step continues it, made for the first one."""
+        agreed = self._agreed
+        if self._cache is None or self._rows is None:
+            self._cache = self._blocks.new_cache(agreed.batch, agreed.max_tokens)
+            self._rows = KeptRows(agreed.batch, agreed.max_tokens, agreed.hidden, self._dtype)
+        if step.pos < self._rows.length:
+            self._cache.crop(step.pos)
+            self._rows.crop(step.pos)
+        if step.reorder is not None:
+            self._cache.reorder(step.reorder)
+            self._rows.reorder(step.reorder)
+        return self._cache
+
+    def keep(self, output_BTD: torch.Tensor) -> torch.Tensor:
+        """Keep the rows a step gave; returns them in wire dtype."""
         assert self._rows is not None
+        rows_BTD = output_BTD.to(device="cpu", dtype=self._dtype).contiguous()
         self._rows.append(rows_BTD)
-        outgoing = output_message(step, rows_BTD, last=last)
-        whole = to_wire(rows_BTD)[2]
-        return Computed(outgoing, whole, started, decoded, computed, perf_counter())
+        return rows_BTD
 
     def answer(self, step: Step, *, last: bool) -> Outgoing | None:
         """The output of a step done before, from kept rows."""
@@ -107,18 +130,40 @@ class Workbench:
                 # `crop` lets a replay start over on a node that got part of an earlier one.
                 yield Outgoing(Step(session, REPLAY, start, tensor, keep=0, forward_from=upto, crop=True), payload)
 
-    def _advance(self, step: Step, hidden_BTD: torch.Tensor) -> torch.Tensor:
-        agreed = self._agreed
-        if self._cache is None or self._rows is None:
-            self._cache = self._blocks.new_cache(agreed.batch, agreed.max_tokens)
-            self._rows = KeptRows(agreed.batch, agreed.max_tokens, agreed.hidden, self._dtype)
-        if step.pos < self._rows.length:
-            self._cache.crop(step.pos)
-            self._rows.crop(step.pos)
-        if step.reorder is not None:
-            self._cache.reorder(step.reorder)
-            self._rows.reorder(step.reorder)
-        return self._blocks.forward(hidden_BTD, self._cache)
+
+class Stepping:
+    """One step on a session's workbench: `begin`, a forward pass that others may share, `finish`."""
+
+    def __init__(self, bench: Workbench, step: Step, payload: memoryview, *, last: bool) -> None:
+        self._bench = bench
+        self._step = step
+        self._payload = payload
+        self._last = last
+        self._started = self._decoded = 0.0
+
+    def begin(self) -> tuple[torch.Tensor, Cache]:
+        """What goes into the pass. Raises TensorRejected, the session being as it was, or SessionBroken."""
+        self._started = perf_counter()
+        hidden_BTD = self._bench.unpack(self._step, self._payload)
+        self._decoded = perf_counter()
+        try:
+            return hidden_BTD, self._bench.ready_cache(self._step)
+        except Exception as error:
+            raise _broken(error) from error
+
+    def finish(self, output: torch.Tensor | Exception, pass_rows: int) -> Computed:
+        """What came out of a pass of `pass_rows` positions. Raises SessionBroken."""
+        computed = perf_counter()
+        if isinstance(output, Exception):
+            raise _broken(output) from output
+        rows_BTD = self._bench.keep(output)
+        outgoing = output_message(self._step, rows_BTD, last=self._last)
+        whole = to_wire(rows_BTD)[2]
+        return Computed(outgoing, whole, self._started, self._decoded, computed, perf_counter(), pass_rows)
+
+
+def _broken(error: Exception) -> SessionBroken:
+    return SessionBroken(str(error) if isinstance(error, CorollaError) else type(error).__name__)
 
 
 def output_message(step: Step, rows_BTD: torch.Tensor, *, last: bool) -> Outgoing | None:

@@ -4,7 +4,7 @@ the blocks it computes with. Everything else (payment, receipts, openings) is th
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -39,6 +39,9 @@ class SkipsABlock:
     def forward(self, hidden_BTD: Tensor, cache: Any) -> Tensor:
         return self._part.forward(hidden_BTD, cache)
 
+    def forward_many(self, steps: Sequence[tuple[Tensor, Any]]) -> list[Tensor | Exception]:
+        return [self.forward(*step) for step in steps]
+
     def sub(self, span: Span) -> SkipsABlock:
         return SkipsABlock(self._honest.sub(span))
 
@@ -62,6 +65,9 @@ class Poisons:
     def forward(self, hidden_BTD: Tensor, cache: Any) -> Tensor:
         output = self._honest.forward(hidden_BTD, cache)
         return output + 0.01 * output.abs().mean() * self._push
+
+    def forward_many(self, steps: Sequence[tuple[Tensor, Any]]) -> list[Tensor | Exception]:
+        return [self.forward(*step) for step in steps]
 
     def sub(self, span: Span) -> Poisons:
         return Poisons(self._honest.sub(span), self._push)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -36,48 +35,9 @@ from corolla_node.kv_pool import KvPool
 from corolla_node.links import Links, Outlet
 from corolla_node.metrics import serve_metrics
 from corolla_node.running import Stop, supervise
-from corolla_node.scheduler import DECODES_PER_PREFILL, Job, Scheduler
 
 pytestmark = pytest.mark.anyio
 A = Span(0, 2)
-
-
-async def test_decode_steps_overtake_prefill_but_never_starve_it() -> None:
-    scheduler, order, go = Scheduler(asyncio.get_running_loop()), [], threading.Event()
-    finished: list[Job[None]] = []
-
-    def job(name: str) -> Job[None]:
-        return Job(lambda: order.append(name), finished.append)
-
-    scheduler.submit(Job(lambda: go.wait(5) and None, finished.append), urgent=True)
-    scheduler.start()
-    await until(lambda: scheduler.queued == 0)
-    for number in range(2):
-        scheduler.submit(job(f"prefill {number}"), urgent=False)
-    for number in range(12):
-        scheduler.submit(job(f"decode {number}"), urgent=True)
-    go.set()
-    await until(lambda: len(finished) == 15)
-    assert order.index("prefill 0") == DECODES_PER_PREFILL
-    assert [name for name in order if name.startswith("decode")] == [f"decode {n}" for n in range(12)]
-    assert order.index("prefill 1") > order.index("prefill 0")
-    await asyncio.to_thread(scheduler.stop)
-
-
-async def test_a_cancelled_job_is_not_run_and_a_failed_one_keeps_its_error() -> None:
-    scheduler = Scheduler(asyncio.get_running_loop())
-    finished: list[Job[int]] = []
-    ran: list[int] = []
-    cancelled = Job(lambda: ran.append(1) or 1, finished.append)
-    cancelled.cancelled = True
-    failing: Job[int] = Job(lambda: 1 // 0, finished.append)
-    for job in (cancelled, failing):
-        scheduler.submit(job, urgent=True)
-    scheduler.start()
-    await until(lambda: len(finished) == 2)
-    assert ran == []
-    assert isinstance(failing.error, ZeroDivisionError)
-    await asyncio.to_thread(scheduler.stop)
 
 
 async def test_memory_is_lent_within_the_budget_and_returned_once() -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from corolla_core.model.cache import SpanCache, layer_bytes
 from corolla_core.model.checkpoint import Checkpoint, Progress
 from corolla_core.model.manifest import Manifest
 from corolla_core.model.partial import base_of, layer_list_name, load_part, tensors_needed
+from corolla_core.model.ragged import Ragged
+from corolla_core.model.ragged_trial import can_batch
 from corolla_core.protocol.errors import (
     InvalidInput,
     InvalidSpan,
@@ -35,7 +38,9 @@ class BlockRange:
     """Blocks `span` of a model, ready to compute. What goes in and comes out is exactly what the model's own blocks
     exchange. `forward` is for one compute thread at a time; sessions differ by their caches only."""
 
-    def __init__(self, base: Any, span: Span, *, layer_costs: tuple[tuple[int, int], ...] = ()) -> None:
+    def __init__(
+        self, base: Any, span: Span, *, layer_costs: tuple[tuple[int, int], ...] = (), batches: bool | None = None
+    ) -> None:
         self.span = span
         self.config = base.config
         self._base = base
@@ -45,6 +50,7 @@ class BlockRange:
         self.hidden_size = int(base.config.hidden_size)
         self._views: dict[Span, BlockRange] = {span: self}
         self._layer_costs = layer_costs or self._measure()
+        self._batches = batches
 
     @property
     def num_blocks(self) -> int:
@@ -59,20 +65,22 @@ class BlockRange:
         """The hidden states after the last block, [B, T, D] in this range's dtype, for positions `cache.length` on;
         the cache advances by T. Raises TensorRejected when the shape does not fit, PositionMismatch beyond
         `cache.max_tokens`, InvalidInput for another span's cache; the cache is untouched then."""
-        if cache.span != self.span:
-            raise InvalidInput(f"a cache of blocks {cache.span} does not fit blocks {self.span}")
-        if hidden_BTD.ndim != 3 or hidden_BTD.shape[0] != cache.batch or hidden_BTD.shape[2] != self.hidden_size:
-            raise TensorRejected(f"expected [{cache.batch}, T, {self.hidden_size}], not {list(hidden_BTD.shape)}")
-        start = cache.length
-        end = start + hidden_BTD.shape[1]
-        if end == start or end > cache.max_tokens:
-            raise PositionMismatch("the step does not fit the cache", expected=cache.max_tokens, offered=end)
-        with torch.inference_mode():
-            hidden = hidden_BTD.to(device=self.device, dtype=self.dtype)
-            positions = torch.arange(start, end, device=self.device).unsqueeze(0)
-            output = self._forward(hidden, positions, cache.entries)
-        cache.length = end
-        return output
+        return self._alone(self._checked(hidden_BTD, cache), cache)
+
+    def forward_many(self, steps: Sequence[tuple[Tensor, SpanCache]]) -> list[Tensor | Exception]:
+        """What `forward` gives for each step, every one with a cache of its own, computed in one pass where this
+        architecture allows it. The exception that a step raises stands in its place, and harms no other step."""
+        checked = [_outcome(self._checked, hidden_BTD, cache) for hidden_BTD, cache in steps]
+        fit = [(hidden, cache) for hidden, (_, cache) in zip(checked, steps, strict=True) if isinstance(hidden, Tensor)]
+        outputs = iter(self._together(fit))
+        return [next(outputs) if isinstance(each, Tensor) else each for each in checked]
+
+    @property
+    def batches(self) -> bool:
+        """Whether `forward_many` computes its steps in one pass, which a trial run decides when first asked."""
+        if self._batches is None:
+            self._batches = can_batch(self._alone, self._ragged.run, self.new_cache, like=self._base)
+        return self._batches
 
     def sub(self, span: Span) -> BlockRange:
         """A range over part of these blocks that shares their weights. Raises NotServed when it is not inside."""
@@ -81,7 +89,8 @@ class BlockRange:
         if span not in self._views:
             first = span.start - self.span.start
             costs = self._layer_costs[first : first + len(span)]
-            self._views[span] = BlockRange(view_of(self._base, first, len(span)), span, layer_costs=costs)
+            view = view_of(self._base, first, len(span))
+            self._views[span] = BlockRange(view, span, layer_costs=costs, batches=self._batches)
         return self._views[span]
 
     def parameters(self) -> Iterator[Tensor]:
@@ -91,6 +100,37 @@ class BlockRange:
     def kv_bytes(self, batch: int, tokens: int) -> int:
         """The most bytes a cache of `batch` rows and `tokens` positions ever reserves."""
         return batch * sum(fixed + each * tokens for fixed, each in self._layer_costs)
+
+    def _checked(self, hidden_BTD: Tensor, cache: SpanCache) -> Tensor:
+        """The hidden states as they enter the blocks, or what `forward` raises."""
+        if cache.span != self.span:
+            raise InvalidInput(f"a cache of blocks {cache.span} does not fit blocks {self.span}")
+        if hidden_BTD.ndim != 3 or hidden_BTD.shape[0] != cache.batch or hidden_BTD.shape[2] != self.hidden_size:
+            raise TensorRejected(f"expected [{cache.batch}, T, {self.hidden_size}], not {list(hidden_BTD.shape)}")
+        end = cache.length + hidden_BTD.shape[1]
+        if end == cache.length or end > cache.max_tokens:
+            raise PositionMismatch("the step does not fit the cache", expected=cache.max_tokens, offered=end)
+        return hidden_BTD.to(device=self.device, dtype=self.dtype)
+
+    def _alone(self, hidden: Tensor, cache: SpanCache) -> Tensor:
+        start, end = cache.length, cache.length + hidden.shape[1]
+        with torch.inference_mode():
+            positions = torch.arange(start, end, device=self.device).unsqueeze(0)
+            output = self._forward(hidden, positions, cache.entries)
+        cache.length = end
+        return output
+
+    def _together(self, steps: list[tuple[Tensor, SpanCache]]) -> list[Tensor | Exception]:
+        if len(steps) > 1 and self.batches:
+            try:
+                return list(self._ragged.run(steps))
+            except Exception:
+                pass  # the caches are as they were: each step finds out for itself whether it is at fault
+        return [_outcome(self._alone, hidden, cache) for hidden, cache in steps]
+
+    @cached_property
+    def _ragged(self) -> Ragged:
+        return Ragged(view_of(self._base, 0, len(self.span)))
 
     def _measure(self) -> tuple[tuple[int, int], ...]:
         """(bytes a row, bytes a row and position) of each block's cache, found by running one token and two: right for
@@ -102,6 +142,13 @@ class BlockRange:
         cache = self.new_cache(1, tokens)
         self.forward(torch.zeros(1, tokens, self.hidden_size), cache)
         return [layer_bytes(layer) for layer in cache.entries.layers]
+
+
+def _outcome(forward: Callable[[Tensor, SpanCache], Tensor], hidden: Tensor, cache: SpanCache) -> Tensor | Exception:
+    try:
+        return forward(hidden, cache)
+    except Exception as error:
+        return error
 
 
 def load_blocks(

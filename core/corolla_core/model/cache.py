@@ -34,10 +34,11 @@ class ReservedLayer(DynamicLayer):  # type: ignore[misc]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         start, end = self.length, self.length + key_states.shape[-2]
-        self.keys[:, :, start:end] = key_states
-        self.values[:, :, start:end] = value_states
+        # `narrow` is a slice of one dimension: at one call a block, session and token the others' cost shows.
+        self.keys.narrow(2, start, end - start).copy_(key_states)
+        self.values.narrow(2, start, end - start).copy_(value_states)
         self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        return self.keys.narrow(2, 0, end), self.values.narrow(2, 0, end)
 
     def get_seq_length(self) -> int:
         return self.length

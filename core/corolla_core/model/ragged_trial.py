@@ -1,0 +1,72 @@
+"""Whether a span computes several sessions in one pass as it does each alone: found by doing both.
+
+No list of architectures could say it. What the pass gets wrong where it does not fit (a state that is no list of keys,
+attention that is not the registered one, masks of another kind, a rotation that looks at the farthest position of all)
+shows in steps over made-up histories, which cost no more than a few tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from corolla_core.model.cache import ReservedLayer, SpanCache
+
+Step = tuple[Tensor, SpanCache]
+
+WINDOW = 8192
+"""The widest sliding window that is tried: histories reach beyond it. A span with a wider one is not batched."""
+_TOLERANCE = {torch.float16: 3e-2, torch.bfloat16: 3e-2}
+"""Relative error of a position's hidden state; 1e-4 for wider types. Rounding stays far below either."""
+
+
+def can_batch(
+    alone: Callable[[Tensor, SpanCache], Tensor],
+    together: Callable[[Sequence[Step]], list[Tensor]],
+    new_cache: Callable[[int, int], SpanCache],
+    *,
+    like: Any,
+) -> bool:
+    """Try it: `alone` computes a step, `together` several; `like` is the decoder over the span. A few tokens' work."""
+    with torch.inference_mode():
+        first = next(like.parameters())
+        scratch = new_cache(1, 1)
+        alone(torch.zeros(1, 1, like.config.hidden_size, dtype=first.dtype, device=first.device), scratch)
+        layers = scratch.entries.layers
+        windows = [layer.sliding_window for layer in layers if getattr(layer, "is_sliding", False)]
+        if not all(isinstance(layer, ReservedLayer) for layer in layers) or max(windows, default=0) > WINDOW:
+            return False
+        try:
+            expected = [alone(*step) for step in _steps(new_cache, scratch, windows, like)]
+            outputs = together(_steps(new_cache, scratch, windows, like))
+        except Exception:  # whatever the architecture does not take
+            return False
+        return all(_close(output, wanted) for output, wanted in zip(outputs, expected, strict=True))
+
+
+def _steps(new_cache: Callable[[int, int], SpanCache], scratch: SpanCache, windows: list[int], like: Any) -> list[Step]:
+    """The same steps each time: (rows, positions held, where these are, tokens)."""
+    beyond = max(windows, default=8) + 1
+    far = 2 * int(getattr(like.config, "max_position_embeddings", 2**16))
+    plans = [(2, 0, 0, 3), (1, 5, 5, 1), (1, beyond, beyond, 3), (1, beyond, beyond, 1), (2, 6, 6, 2), (1, 7, far, 1)]
+    dice = torch.Generator().manual_seed(0)
+    steps = []
+    for rows, held, start, tokens in plans:
+        cache = new_cache(rows, held + tokens)
+        for layer, seen in zip(cache.entries.layers, scratch.entries.layers, strict=True):
+            layer.lazy_initialization(*(each.expand(rows, -1, -1, -1) for each in (seen.keys, seen.values)))
+            for past in (layer.keys, layer.values):
+                past[:, :, :held] = torch.randn(past[:, :, :held].shape, generator=dice).to(past)
+            layer.length = held
+        cache.length = start
+        hidden = torch.randn(rows, tokens, like.config.hidden_size, generator=dice)
+        steps.append((hidden.to(scratch.entries.layers[0].keys), cache))
+    return steps
+
+
+def _close(output: Tensor, expected: Tensor) -> bool:
+    errors = (output.float() - expected.float()).norm(dim=-1) / expected.float().norm(dim=-1)
+    return bool((errors <= _TOLERANCE.get(expected.dtype, 1e-4)).all())
