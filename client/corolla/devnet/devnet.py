@@ -38,7 +38,7 @@ from corolla_core.protocol.units import ONE_NECTAR, Nectar, Wei
 NAME = "devnet"
 DEFAULT_PRICE = 1_000_000_000_000
 """Base units per token and block: a token through 30 blocks costs 0.00003 NECT."""
-WITH_JURY = Terms(unbonding_delay=300, juror_unbonding=300, dispute_period=6)
+WITH_JURY = Terms(unbonding_delay=300, juror_unbonding=300, dispute_period=8)
 """Time enough for jurors to judge and vote, and a dispute still over within a minute."""
 _FUNDS = Nectar(1000 * ONE_NECTAR)
 _GAS = Wei(10**18)
