@@ -1,10 +1,13 @@
-"""A node that lies about its work, as a program: `python liar.py CHEAT up MODEL …` is `corolla-node up MODEL …` but for
-the blocks it computes with. Everything else (payment, receipts, openings) is the real node's."""
+"""A node that lies, as a program: `python liar.py CHEAT up MODEL …` is `corolla-node up MODEL …` but for the blocks it
+computes with (skip, poison, nf4) what it signs over honest work (fork, mislink, falseweights), or for
+showing nobody its rows (withhold). All else is the real node's. It also says that it is very fast, so that clients choose it."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -12,16 +15,24 @@ from torch import Tensor
 
 import corolla_node.node as node_module
 import corolla_node.server as server_module
+import corolla_node.signatory as signatory_module
 from corolla_core.model.block_range import BlockRange, load_blocks
 from corolla_core.model.numeric import nf4
 from corolla_core.protocol.errors import OpeningUnavailable
+from corolla_core.protocol.ids import ZERO_HASH, Hash32
+from corolla_core.protocol.receipt import SignedReceipt
 from corolla_core.protocol.span import Span
 from corolla_core.swarm.messages import AskOpening
+from corolla_node.bookkeeper import Bookkeeper
 from corolla_node.cli.main import app
 from corolla_node.loading import load
 from corolla_node.opener import Opener
 from corolla_node.openings import Openings
 from corolla_node.ports import Link
+from corolla_node.receipts import Piece, ReceiptChain, Signed, Upstream
+from corolla_node.timings import StepTimings
+
+NOTHING = Hash32(sha256(b"no root of anything").digest())
 
 
 class SkipsABlock:
@@ -106,6 +117,39 @@ def withholding(*args: Any, **kwargs: Any) -> BlockRange:
     return load(*args, **kwargs)
 
 
+class Forks(ReceiptChain):
+    """Shows validators another first receipt than the client and the next node got."""
+
+    shown: dict[Hash32, SignedReceipt] = {}  # noqa: RUF012 — one process, one liar
+
+    def sign(self, chunk: list[Piece], upstream: Upstream | None = None) -> Signed:
+        signed = super().sign(chunk, upstream)
+        receipt = signed.receipt.receipt
+        if receipt.prev_receipt_hash == ZERO_HASH:
+            self.shown[receipt.hash()] = replace(receipt, out_root=NOTHING).sign(self._issuer.signer)
+        return signed
+
+
+class Mislinks(ReceiptChain):
+    """Names its upstream's receipt, and signs that it began from something else."""
+
+    def sign(self, chunk: list[Piece], upstream: Upstream | None = None) -> Signed:
+        signed = super().sign(chunk, upstream)
+        return self._instead(signed, in_root=NOTHING) if signed.over is not None else signed
+
+    def _instead(self, signed: Signed, **changes: Any) -> Signed:
+        receipt = replace(signed.receipt.receipt, **changes)
+        self._previous = receipt.hash()
+        return replace(signed, receipt=receipt.sign(self._issuer.signer))
+
+
+class ClaimsOtherWeights(Mislinks):
+    """Says the right weight root when a session opens, and signs another one."""
+
+    def sign(self, chunk: list[Piece], upstream: Upstream | None = None) -> Signed:
+        return self._instead(ReceiptChain.sign(self, chunk, upstream), weight_root=NOTHING)
+
+
 def main() -> None:
     cheat = sys.argv.pop(1)
     honest_load: Callable[..., BlockRange] = node_module.load
@@ -115,7 +159,16 @@ def main() -> None:
         "nf4": downgraded,
         "withhold": withholding,
     }
-    node_module.load = loads[cheat]
+    chains = {"fork": Forks, "mislink": Mislinks, "falseweights": ClaimsOtherWeights}
+    if cheat in loads:
+        node_module.load = loads[cheat]
+    else:
+        signatory_module.ReceiptChain = chains[cheat]  # type: ignore[misc]
+    keep = Bookkeeper.receipt
+    Bookkeeper.receipt = lambda self, signed, place: keep(  # type: ignore[method-assign]
+        self, Forks.shown.get(signed.receipt.hash(), signed), place
+    )
+    StepTimings.throughput = lambda self: 10_000.0  # type: ignore[method-assign]
     app()
 
 

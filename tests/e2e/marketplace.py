@@ -18,6 +18,7 @@ from corolla.client import AsyncClient
 from corolla.devnet.devnet import Devnet, Funded
 from corolla.devnet.node import DevnetNode, installed
 from corolla.devnet.reference import Reference
+from corolla.pipeline import Policy
 from corolla.values import ChatMessage, Generation
 from corolla_core.chain.escrow import Escrow
 from corolla_core.model.sampling import SamplingParams
@@ -92,7 +93,9 @@ class Buyer:
 
 
 @asynccontextmanager
-async def buyer(devnet: Devnet, *, limit: Nectar | None = None, deposit: Nectar = DEPOSIT) -> AsyncIterator[Buyer]:
+async def buyer(
+    devnet: Devnet, *, limit: Nectar | None = None, deposit: Nectar = DEPOSIT, policy: Policy | None = None
+) -> AsyncIterator[Buyer]:
     """A new account with a deposit and a connected client."""
     name = f"buyer-{next(_numbers)}"
     account = await devnet.new_account(name)
@@ -104,6 +107,7 @@ async def buyer(devnet: Devnet, *, limit: Nectar | None = None, deposit: Nectar 
         spending_limit=limit,
         store=books,
         home_dir=devnet.folder / name,
+        policy=policy,
     ) as client:
         await client.deposit(deposit)
         yield Buyer(devnet, account, client, books)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
-import textwrap
 
 import pytest
 from marketplace import books_of, buyer, eventually, expect, greedy, inspect, question
+from vanisher import vanisher
 
 from corolla.chat import ChatSession
 from corolla.devnet.devnet import DEFAULT_PRICE, Devnet
 from corolla.devnet.node import DevnetNode
-from corolla.devnet.process import Child
 from corolla.devnet.reference import Reference
 from corolla_core.chain.escrow import Escrow
 from corolla_core.chain.rpc import Chain
@@ -52,28 +50,7 @@ async def test_a_client_that_vanishes_leaves_no_memory_taken_and_no_debt_beyond_
     devnet: Devnet, chain: Chain, escrow: Escrow
 ) -> None:
     account = await devnet.new_account("vanisher")
-    code = f"""
-    import asyncio
-    from pathlib import Path
-    from corolla import AsyncClient, SamplingParams, load_account
-    from corolla_core.chain.network import Network
-    from corolla_core.protocol.units import ONE_NECTAR
-
-    async def main():
-        signer = load_account(Path({str(account.keystore)!r}), {devnet.password!r})
-        network = Network.load(Path({str(devnet.network_file)!r}))
-        async with AsyncClient(
-            network=network, model={devnet.plan.model!r}, signer=signer, home_dir=Path({str(devnet.folder)!r}) / "gone"
-        ) as client:
-            await client.deposit(ONE_NECTAR)
-            count = 0
-            async for piece in client.stream("Once upon a time", SamplingParams(max_tokens=400)):
-                count += len(piece.token_ids)
-                print('{{"tokens": %d}}' % count, flush=True)
-
-    asyncio.run(main())
-    """
-    child = Child.start("vanisher", [sys.executable, "-c", textwrap.dedent(code)], folder=devnet.folder, env=os.environ)
+    child = vanisher(devnet, account)
     try:
         await child.wait_event("tokens", 12, within=60)
         busy = [node for node in devnet.all_nodes if (await inspect(node, devnet)).sessions]

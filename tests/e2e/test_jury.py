@@ -1,82 +1,124 @@
-"""Five nodes, one of which lies: three validators find it out, a jury of them convicts it, and no one uses it again."""
+"""Three nodes lie about their work: validators find it out, juries of them convict each within a minute, everyone is
+paid what is theirs, and no one uses the liars again."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
+import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from marketplace import buyer, eventually, greedy, question
+from marketplace import Buyer, buyer, eventually, greedy, question
 
-from corolla.devnet.devnet import Devnet, DevnetPlan
-from corolla_core.chain.disputes import Disputes, Outcome
+from corolla.devnet.devnet import WITH_JURY, Devnet, DevnetPlan
+from corolla_core.chain.disputes import Dispute, Disputes, Outcome, Vote
+from corolla_core.chain.escrow import Escrow
 from corolla_core.chain.registry import Registry
 from corolla_core.chain.rpc import Chain
+from corolla_core.chain.sender import TransactionSender
 from corolla_core.chain.token import Token
+from corolla_core.protocol.ids import Address
 from corolla_core.protocol.span import Span
 
 pytestmark = pytest.mark.anyio
 
 LIAR = str(Path(__file__).with_name("liar.py"))
 THIRDS = (Span(0, 10), Span(10, 20), Span(20, 30))
-PLACES = ("a garden", "a forest", "a desert", "a pond", "a cellar", "a roof", "a cave", "a cliff")
+CHEATS = ("skip", "nf4", "poison")
+PLACES = ("a garden", "a desert", "a pond")
+MINUTE = 60.0
 
 
 @pytest.fixture(scope="module")
 async def court(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Devnet]:
+    """Three liars, whom clients choose for they say they are fast, an honest node beside each, and three validators."""
     plan = DevnetPlan(
         model=str(checkpoint),
         spans=THIRDS,
-        standbys=THIRDS[:2],
+        standbys=THIRDS,
         settings={"redeem_interval": 2.0},
-        programs={"node-1": (sys.executable, LIAR, "skip")},
+        programs={f"node-{n}": (sys.executable, LIAR, cheat) for n, cheat in enumerate(CHEATS)},
         validators=3,
+        terms=replace(WITH_JURY, dispute_period=6),
     )
     async with Devnet(plan, home=tmp_path_factory.mktemp("court")) as devnet:
         yield devnet
 
 
-async def test_a_liar_is_convicted_and_everyone_gets_what_is_theirs(court: Devnet) -> None:
-    liar = court.nodes[1].account
-    honest = [node.account for node in court.all_nodes if node.account != liar]
+async def test_liars_are_convicted_within_a_minute_and_everyone_gets_what_is_theirs(court: Devnet) -> None:
+    liars = dict(zip((node.account for node in court.nodes), CHEATS, strict=True))
     async with await Chain.connect(court.network) as chain:
         registry, disputes, token = Registry(chain), Disputes(chain), Token(chain)
         stakes = {node.account: (await registry.node(node.account)).stake for node in court.all_nodes}
         purses = {validator.account: await token.balance_of(validator.account) for validator in court.validators}
-        clients = [await serve(court, place) for place in PLACES]
+        async with buyer(court) as customer:
+            ended = await asyncio.gather(*(serve(customer, place) for place in PLACES))
+            first = min(ended)
+            convicted: dict[Address, float] = {}
 
-        async def convicted() -> bool:
-            if not await disputes.count():
-                return False
-            return (await disputes.dispute(1)).outcome is Outcome.FAULTY
+            async def all_convicted() -> bool:
+                for account in liars.keys() - convicted.keys():
+                    if (await registry.node(account)).stake < stakes[account]:
+                        convicted[account] = time.monotonic() - first
+                        print(f"{liars[account]}: {convicted[account]:.1f} s after the first session")
+                return len(convicted) == len(liars)
 
-        await eventually(convicted, within=150, what="the liar is convicted")
-        dispute = await disputes.dispute(1)
-        assert dispute.node == liar
-        assert dispute.challenger in purses
-        assert (await registry.node(liar)).stake < stakes[liar]
-        assert not await registry.is_active(liar)
-        for account in honest:
-            assert (await registry.node(account)).stake == stakes[account]
-            assert await registry.is_active(account)
-        if dispute.harm:
-            assert dispute.client in clients
-            assert await disputes.credit(dispute.client) > 0
+            await eventually(all_convicted, within=2 * MINUTE, what="every liar is convicted")
+            assert max(convicted.values()) < MINUTE
+            verdicts = [await disputes.dispute(number) for number in range(1, await disputes.count() + 1)]
+            assert {dispute.node for dispute in verdicts} == liars.keys()
+            for account in liars:
+                assert not await registry.is_active(account)
+            for node in court.standbys:
+                assert (await registry.node(node.account)).stake == stakes[node.account]
+                assert await registry.is_active(node.account)
+            await refunded(court, chain, customer, verdicts)
+        for validator in court.validators:
+            account = validator.account
+            due = purses[account] + sum([await earned(disputes, dispute, account) for dispute in verdicts])
 
-        async def paid() -> bool:
-            return await token.balance_of(dispute.challenger) > purses[dispute.challenger]
+            async def paid(account: Address = account, due: int = due) -> bool:
+                return await token.balance_of(account) >= due
 
-        await eventually(paid, within=60, what="the challenger has its bond and its reward")
+            await eventually(paid, within=MINUTE, what="challengers and jurors have their rewards")
     async with buyer(court) as customer:
         again = await customer.client.generate(question("What grows on the moon?"), greedy(4))
-    assert liar not in {hop.account for hop in again.route}
+    assert {hop.account for hop in again.route} == {node.account for node in court.standbys}
     for validator in court.validators:
-        assert {event["node"] for event in validator.events("audit") if event["outcome"] == "failed"} <= {liar}
+        assert {event["node"] for event in validator.events("audit") if event["outcome"] == "failed"} <= liars.keys()
 
 
-async def serve(devnet: Devnet, place: str) -> str:
-    """One question; returns who asked it."""
-    async with buyer(devnet) as customer:
-        await customer.client.generate(question(f"What grows in {place}?"), greedy(8))
-        return customer.account.signer.address
+async def serve(customer: Buyer, place: str) -> float:
+    """One question to the liars; returns when it was answered."""
+    answer = await customer.client.generate(question(f"What grows in {place}?"), greedy(8))
+    assert {hop.account for hop in answer.route} == {node.account for node in customer.devnet.nodes}
+    return time.monotonic()
+
+
+async def refunded(court: Devnet, chain: Chain, customer: Buyer, verdicts: list[Dispute]) -> None:
+    """The client gets back all that the liars got from it, and can withdraw it."""
+    signer = customer.account.signer
+    claimed = await customer.claimed(Escrow(chain))
+    for dispute in verdicts:
+        assert dispute.outcome is Outcome.FAULTY
+        assert dispute.client == signer.address
+        assert 0 < dispute.harm == claimed[dispute.node]
+    disputes, token = Disputes(chain, TransactionSender(chain, signer)), Token(chain)
+    credit, before = await disputes.credit(signer.address), await token.balance_of(signer.address)
+    assert credit == sum(claimed[node.account] for node in court.nodes)
+    assert await disputes.withdraw() == credit
+    assert await token.balance_of(signer.address) == before + credit
+
+
+async def earned(disputes: Disputes, dispute: Dispute, account: Address) -> int:
+    """What a validator must have gained by a dispute at least: a juror of the majority by its seats, and who brought it
+    has more than its bond again."""
+    ballot = await disputes.ballot(dispute.id, dispute.round, account)
+    if dispute.challenger == account:
+        assert ballot.seats == 0
+        return 1
+    assert dispute.seat_reward > 0
+    return ballot.seats * dispute.seat_reward if ballot.vote is Vote.FAULTY else 0

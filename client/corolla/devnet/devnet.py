@@ -42,7 +42,7 @@ DEFAULT_PRICE = 1_000_000_000_000
 WITH_JURY = Terms(
     unbonding_delay=300,
     juror_unbonding=300,
-    dispute_period=6,
+    dispute_period=8,
     faults=FaultParameters(opening_age=600, response_time=20),
 )
 """Time enough for jurors to judge and vote and for nodes to open rows, and all of it over within a minute."""

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,9 @@ class DevnetNode:
         """Until it serves. Raises ProcessFailed, with the end of its log."""
         self.ready = await self._running().wait_event("event", "ready", within=_START_SECONDS)
 
-    async def start(self) -> None:
+    async def start(self, **settings: object) -> None:
+        """`launch`, and wait until it serves; `settings` become `COROLLA_NODE_*` of this run and later ones."""
+        self._plan = replace(self._plan, environ=node_environ(settings, self._plan.environ))
         self.launch()
         await self.wait_ready()
 
