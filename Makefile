@@ -14,9 +14,10 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 MODEL := $(COROLLA_HOME)/models/smollm2-135m-instruct/corolla.manifest.json
 NPM := contracts/node_modules/.lock-installed
+CONTRACTS := $(wildcard contracts/interfaces/*.sol contracts/contracts/*.sol contracts/contracts/*/*.sol)
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo test test-contracts test-python bench lint format clean
+.PHONY: help setup setup-tests demo test test-contracts test-python bench lint lint-python format clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,23 +28,36 @@ demo: setup ## three paid nodes answer a question from a real model on a real ch
 	@echo "==> Three nodes, a chain and a question"
 	@$(BIN)/python -m corolla.demo
 
-test: setup test-contracts test-python ## every test
+setup-tests: ## what `make setup` sets up, and Brownie and Slither
+	@$(MAKE) --no-print-directory -j3 setup $(STAMPS)/contracts
 
+test: setup-tests ## every test
+	@$(MAKE) --no-print-directory test-contracts
+	@$(MAKE) --no-print-directory test-python
+
+# End-to-end tests keep time with real processes: they get the machine to themselves.
 test-python: setup ## unit, property, integration and end-to-end tests (PYTEST_ARGS='-m "not e2e"')
+ifeq ($(strip $(PYTEST_ARGS)),)
+	$(BIN)/pytest --ignore=tests/e2e -n 2 --dist loadfile
+	$(BIN)/pytest tests/e2e
+else
 	$(BIN)/pytest $(PYTEST_ARGS)
+endif
 
-test-contracts: $(STAMPS)/contracts ## the contracts' tests, under Brownie on Ganache
+test-contracts: $(STAMPS)/contracts $(STAMPS)/abi ## the contracts' tests, under Brownie on Ganache
 	bash contracts/scripts/test.sh
 
 bench: setup ## the benchmark table, and benchmarks/results.json
 	$(BIN)/python -m benchmarks
 
-lint: $(STAMPS)/python $(NPM) ## ruff, mypy, import-linter, and that the shipped ABI is the contracts'
+lint: ## ruff, mypy, import-linter, and that the shipped ABI is the contracts'
+	@$(MAKE) --no-print-directory -j2 lint-python $(STAMPS)/abi
+
+lint-python: $(STAMPS)/python
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	node contracts/scripts/compile.mjs --check
 
 format: $(STAMPS)/python ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
@@ -71,10 +85,15 @@ $(NPM): contracts/package-lock.json
 	@echo "==> Ganache, solc and OpenZeppelin into contracts/node_modules"
 	@cd contracts && npm ci --no-audit --no-fund --loglevel=error && cp package-lock.json node_modules/.lock-installed
 
-$(STAMPS)/contracts: $(NPM) contracts/requirements.txt contracts/requirements-slither.txt contracts/scripts/setup.sh | $(STAMPS)/python
+$(STAMPS)/contracts: $(NPM) contracts/requirements.txt contracts/requirements-slither.txt contracts/scripts/setup.sh
 	@echo "==> Brownie into contracts/.venv (some minutes the first time)"
 	@bash contracts/scripts/setup.sh
-	@touch $@
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/abi: $(NPM) $(CONTRACTS) $(wildcard core/corolla_core/chain/abi/*.json contracts/scripts/*.mjs)
+	@echo "==> Contracts compiled: is the shipped ABI theirs?"
+	@node contracts/scripts/compile.mjs --check
+	@mkdir -p $(STAMPS) && touch $@
 
 $(MODEL): | $(STAMPS)/python
 	@echo "==> SmolLM2-135M-Instruct into $(COROLLA_HOME)/models"

@@ -10,6 +10,26 @@ sys.path.insert(0, str(Path(__file__).parent))
 from jury_world import CLIENT, JURORS, NODE, OWNER, SEAT_STAKE, deploy_jury
 from world import ONE_NECTAR, deploy
 
+#: Two workers share the files (scripts/test.sh). The longest go first, or one is left with them at the end.
+LONGEST = (
+    "test_disputes.py",
+    "test_faults_invariants.py",
+    "test_reputation.py",
+    "test_invariants.py",
+    "test_faults_openings.py",
+    "test_faults.py",
+    "test_faults_refunds.py",
+    "test_gas.py",
+    "test_stake_invariants.py",
+    "test_properties.py",
+    "test_jury_invariants.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    place = {name: index for index, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
+
 
 @pytest.fixture(scope="module")
 def deployed(module_isolation):

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-import brownie
 from brownie import accounts
 from eth_utils import keccak
-from world import CHAIN_ID, DAY, World, deploy, now, signer
+from world import CHAIN_ID, DAY, World, deploy, now, reverts_with, signer
 
 from corolla_core.protocol.ids import ZERO_HASH, Hash32, ModelRoot, SessionId
 from corolla_core.protocol.merkle import leaf_hash, merkle_proof, merkle_root
@@ -65,7 +64,7 @@ def high_s(signature: bytes) -> bytes:
 
 def no_fault(name: str) -> Any:
     """Expects a revert that says that this fault was not shown."""
-    return brownie.reverts(revert_pattern=f"NoFault: b'{name}.*")
+    return reverts_with(f"NoFault: b'{name}.*")
 
 
 def sent(function: Any, *arguments: Any, by: int) -> Any:

@@ -120,6 +120,7 @@ def test_the_governors_own_settings_reach_their_bounds_and_stop_there(governor, 
     for each in (proposal, too_much, too_little):
         each.queue()
     chain.sleep(61)
+    chain.mine(1)
     with reverts("OutOfBounds", highest + 1, lowest, highest):
         too_much.execute()
     with reverts("OutOfBounds", lowest - 1, lowest, highest):

@@ -6,11 +6,15 @@ Trees, vouchers and signatures come from corolla_core: every test also checks th
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import brownie
+import pytest
 from brownie import accounts, chain
+from brownie.network.contract import ContractTx
 from eth_account import Account
 
 from corolla_core.protocol.ids import ZERO_HASH, Address, Hash32, TrancheId
@@ -41,10 +45,27 @@ def signer(index: int) -> Signer:
     return _SIGNERS[index]
 
 
-def reverts(error: str, *last: object) -> Any:
+def reverts(error: str, *last: object) -> AbstractContextManager[None]:
     """Expects a revert with the custom error of this name, whose data ends with `last`."""
     ending = ", ".join(re.escape(str(value)) for value in last)
-    return brownie.reverts(revert_pattern=f"{error}: .*{ending}")
+    return reverts_with(f"{error}: .*{ending}")
+
+
+@contextmanager
+def reverts_with(pattern: str) -> Iterator[None]:
+    """Expects a revert whose error is of this pattern.
+
+    Every transaction in it is called first: a call that reverts tells its error at once, where Brownie has the chain
+    trace a transaction step by step, which takes seconds.
+    """
+    with brownie.reverts(revert_pattern=pattern), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ContractTx, "__call__", _called_first)
+        yield
+
+
+def _called_first(function: ContractTx, *arguments: Any) -> Any:
+    function.call(*arguments)
+    return function.transact(*arguments)
 
 
 def now() -> int:
