@@ -106,7 +106,8 @@ class Customer:
 
     def on_message(self, conn: Connection, message: messages.AnyMessage, payload: memoryview) -> None:
         if isinstance(message, messages.Receipt):
-            self.receipted += message.n_pos if message.session == self._session else 0
+            receipt = message.signed.receipt
+            self.receipted += receipt.n_pos if receipt.session_id == self._session else 0
         elif not isinstance(message, messages.Paid):
             self._inbox.put_nowait((message, payload))
 

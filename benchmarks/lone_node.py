@@ -25,6 +25,7 @@ from torch import Tensor
 from corolla_core.config import setup_logging
 from corolla_core.model.block_range import BlockRange, load_blocks
 from corolla_core.model.checkpoint import open_checkpoint
+from corolla_core.model.chunks import Chunks
 from corolla_core.model.manifest import Manifest
 from corolla_core.protocol.ids import Address, Hash32, ModelRoot, TrancheId, address, address_bytes
 from corolla_core.protocol.pricing import Price
@@ -93,7 +94,8 @@ async def serve(checkpoint_path: str, span: Span, *, one_by_one: bool, kv_budget
     if not loaded.batches:
         raise SystemExit("this model computes sessions one by one")
     blocks: Any = _OneByOne(loaded) if one_by_one else loaded
-    offer = Offer(IDENTITY.address, manifest.root, blocks, manifest.weight_root, NumericClass.FP32, PRICE)
+    weights = Chunks(checkpoint, span)
+    offer = Offer(IDENTITY.address, manifest.root, blocks, manifest.weight_root, NumericClass.FP32, PRICE, weights)
     terms = Terms(DOMAIN, Policy(client_share=1.0, client_sessions=CUSTOMERS, orphan_grace=2.0), kv_budget=kv_budget)
     with tempfile.TemporaryDirectory(prefix="corolla-lone-") as folder:
         async with Store.open(Path(folder) / "node.db") as store:
