@@ -1,5 +1,5 @@
 """A node that lies, as a program: `python liar.py CHEAT up MODEL …` is `corolla-node up MODEL …` but for the blocks it
-computes with (skip, poison, nf4), for what it signs over honest work (fork, mislink, falseweights), or for showing nobody
+computes with (skip, poison, nf4), what it signs over honest work (fork, mislink, falseweights), or for showing nobody
 its rows (withhold). All else is the real node's. It also says that it is very fast, so that clients choose it."""
 
 from __future__ import annotations
