@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -37,13 +38,19 @@ class Juror:
         """Do what is due in every dispute; whether any is still going on. Raises ChainError, StoreError."""
         newest = await self._disputes.count()
         going_on = [dispute for dispute in range(self._next, newest + 1) if dispute not in self._done]
-        for dispute in going_on:
-            try:
-                if await self._advance(dispute):
-                    self._done.add(dispute)
-            except TransactionReverted as error:
+        # All at once: each has its deadlines, and a transaction takes its time.
+        ended = await asyncio.gather(*(self._advance(dispute) for dispute in going_on), return_exceptions=True)
+        trouble: BaseException | None = None
+        for dispute, end in zip(going_on, ended, strict=True):
+            if isinstance(end, TransactionReverted):
                 # The others move disputes on as well: mostly somebody was faster.
-                _log.debug("a dispute moved on without us", dispute=dispute, why=str(error))
+                _log.debug("a dispute moved on without us", dispute=dispute, why=str(end))
+            elif isinstance(end, BaseException):
+                trouble = end
+            elif end:
+                self._done.add(dispute)
+        if trouble is not None:
+            raise trouble
         while self._next in self._done:
             self._done.discard(self._next)
             self._next += 1

@@ -144,6 +144,7 @@ class Rounds:
         for drawn in list(self._drawn):
             if await self._attempt(drawn):
                 self._drawn.remove(drawn)
+                await self._prosecute()  # now: there may be many more to audit
         await self._prosecute()
         self._watch.forget(before=now - self.plan.window)
         needed = self._watch.needs()
