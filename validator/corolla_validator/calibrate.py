@@ -30,8 +30,8 @@ LEAST_MISMATCH = 0.02
 LEAST_KL = 5e-3
 """In nats: what protocol.md's own measurements allow; poison worth the name is far above."""
 MOST_KL = 0.1
-"""A span whose honest noise may reach further, as far as its tail tells, is not judged by KL: that would only look as if
-it were. A few windows in a thousand have a far larger KL than all others, early in the model above all."""
+"""A span whose honest noise may reach further, as far as its tail tells, is not judged by KL: it would only look as if.
+A few windows in a thousand have a far larger KL than all others, early in the model above all."""
 LEAST_W16 = {
     (torch.float32, "float32"): 1e-5,
     (torch.float32, "bfloat16"): 2.5e-3,
