@@ -12,8 +12,10 @@ from marketplace import buyer, eventually, greedy, question
 
 from corolla.devnet.devnet import Devnet, DevnetPlan
 from corolla_core.chain.faults import FaultParameters
+from corolla_core.chain.indexer import Indexer
 from corolla_core.chain.registry import Registry
 from corolla_core.chain.rpc import Chain
+from corolla_core.chain.state import fold
 from corolla_core.chain.token import Token
 from corolla_core.protocol.span import Span
 
@@ -36,6 +38,7 @@ async def devnet(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         model=str(checkpoint),
         spans=THIRDS,
         standbys=THIRDS,
+        settings={"redeem_interval": 2.0},
         programs={f"node-{n}": (sys.executable, LIAR, cheat) for n, cheat in enumerate(FAULTS)},
         validators=1,
         probability="0",
@@ -53,7 +56,7 @@ async def test_each_provable_fault_is_punished_within_a_minute_and_nobody_else(d
         purse = await token.balance_of(validator.account)
         async with buyer(devnet) as customer:
             answer = await customer.client.generate(question("What grows in a garden?"), greedy(8))
-        ended = time.monotonic()
+        client, ended = customer.account.signer.address, time.monotonic()
         assert set(liars.values()) <= {node.account for node in answer.usage.per_node}, "every liar took part"
         # The client saw two of them lie, and went on without them; the fork was none to it.
         assert {hop.account for hop in answer.route} & set(liars.values()) == {liars["fork"]}
@@ -74,6 +77,12 @@ async def test_each_provable_fault_is_punished_within_a_minute_and_nobody_else(d
             assert not record.active
             rewards += taken * TERMS.reward_bps // BPS
         assert await token.balance_of(validator.account) == purse + rewards
+        index = Indexer(chain)
+        await index.poll()
+        refunds = fold(indexed.event for indexed in index.events).justice.refunds[client]
+        # Whom the client saw lie it did not pay: the others give back what they got.
+        assert {refund.node for refund in refunds} >= {liars["fork"]}
+        assert all(refund.amount > 0 for refund in refunds)
         proven = {(event["fault"], event["node"]) for event in validator.events("proven")}
         assert proven == {(FAULTS[cheat], account) for cheat, account in liars.items()}
         assert len(validator.events("fault")) == len(liars)
