@@ -29,6 +29,9 @@ LEAST_ALPHA = 0.5
 LEAST_MISMATCH = 0.02
 LEAST_KL = 5e-3
 """In nats: what protocol.md's own measurements allow; poison worth the name is far above."""
+MOST_KL = 0.1
+"""A span whose honest noise may reach further, as far as its tail tells, is not judged by KL: it would only look as if.
+A few windows in a thousand have a far larger KL than all others, early in the model above all."""
 LEAST_W16 = {
     (torch.float32, "float32"): 1e-5,
     (torch.float32, "bfloat16"): 2.5e-3,
@@ -79,6 +82,8 @@ class Noise:
         if "mismatch" in limits:
             limits["mismatch"] = max(LEAST_MISMATCH, limits["mismatch"])
         limits["w16"] = max(LEAST_W16[COMPUTE_DTYPES[self.numeric_class], self.wire], limits["w16"])
+        if limits.get("kl", 0.0) > MOST_KL:
+            del limits["kl"]
         if "kl" in limits:
             limits["kl"] = max(LEAST_KL, limits["kl"])
         whole = {test: max(1, round(limit * PICO)) for test, limit in limits.items()}

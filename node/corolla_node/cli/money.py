@@ -221,6 +221,7 @@ async def _with_stake(
         "unbonding": nectar_to_text(record.unbonding),
         "unbonding_at": record.unbonding_at,
         "locked": nectar_to_text(record.locked),
+        "jailed_until": record.jailed_until,
         "active": record.active,
         "wallet": nectar_to_text(balance),
     }
