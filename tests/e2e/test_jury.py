@@ -42,7 +42,7 @@ async def court(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> A
         settings={"redeem_interval": 2.0},
         programs={f"node-{n}": (sys.executable, LIAR, cheat) for n, cheat in enumerate(CHEATS)},
         validators=3,
-        terms=replace(WITH_JURY, dispute_period=6),
+        terms=replace(WITH_JURY, dispute_period=7),
     )
     async with Devnet(plan, home=tmp_path_factory.mktemp("court")) as devnet:
         yield devnet

@@ -27,7 +27,7 @@ NODE = PAYEE.address
 EVIDENCE = Hash32(b"e" * 32)
 PARTS = ManifestParts("m", Hash32(b"c" * 32), Hash32(b"f" * 32), Hash32(b"h" * 32))
 SIGNED = [receipt(session=n, t_out=2_000 + n) for n in range(3)]
-CHARGE = Charge(NODE, tuple(Count(one, EVIDENCE, frozenset({one.receipt.hash()})) for one in SIGNED))
+CHARGE = Charge(NODE, tuple(Count(one, EVIDENCE, {one.receipt.hash(): one.receipt.t_out}) for one in SIGNED))
 
 
 class Docket:
@@ -135,6 +135,13 @@ async def test_nothing_is_brought_twice_and_losing_a_race_is_no_error() -> None:
     late = Docket()
     late.refusing = True
     assert await court(late).accuse(CHARGE, None) is None
+
+
+async def test_sessions_that_ran_at_once_are_redeemed_by_any_of_them() -> None:
+    early, first, second = (Hash32(bytes([n]) * 32) for n in (1, 2, 3))
+    rows = ({early: 10}, {first: 20, Hash32(b"a" * 32): 60}, {second: 30, Hash32(b"b" * 32): 50})
+    charge = Charge(NODE, tuple(Count(SIGNED[0], EVIDENCE, receipts) for receipts in rows))
+    assert charge.latest == {second, Hash32(b"a" * 32), Hash32(b"b" * 32)}
 
 
 async def test_each_fault_goes_to_its_proof() -> None:

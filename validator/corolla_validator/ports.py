@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -64,11 +64,12 @@ class Publications(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """One session judged faulty: the last receipt that was judged, the evidence, and the hashes of all its receipts."""
+    """One session judged faulty: the last receipt that was judged, the evidence, and the hash of each of its receipts
+    with when it was signed (Unix milliseconds)."""
 
     signed: SignedReceipt
     evidence: Hash32
-    receipts: frozenset[Hash32]
+    receipts: Mapping[Hash32, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +85,10 @@ class Charge:
         return frozenset().union(*(count.receipts for count in self.counts))
 
     @property
-    def newest(self) -> Count:
-        return max(self.counts, key=lambda count: count.signed.receipt.t_out)
+    def latest(self) -> frozenset[Hash32]:
+        """Those signed since the last session began: who redeems for one of them has redeemed for all before that."""
+        began = max(min(count.receipts.values()) for count in self.counts)
+        return frozenset(hash_ for count in self.counts for hash_, signed in count.receipts.items() if signed >= began)
 
 
 @dataclass(frozen=True, slots=True)

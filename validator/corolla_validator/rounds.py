@@ -229,7 +229,7 @@ class Rounds:
         """The same for what only a jury can judge."""
         charge = await self._charge(node)
         paid = await court.paid(charge)
-        redeemed = paid is not None and not paid.heads.isdisjoint(charge.newest.receipts)
+        redeemed = paid is not None and not paid.heads.isdisjoint(charge.latest)
         if not redeemed and self._clock() < since + REDEEMED_SECONDS:
             return False
         dispute = await court.accuse(charge, paid)
@@ -242,7 +242,8 @@ class Rounds:
             found = []
             for record in self._books.audits(node=node, outcome=Outcome.FAILED, limit=MOST_COUNTS):
                 signed = {one.receipt.hash(): one for one in self._books.receipts(record.session, signer=node)}
-                found.append(Count(signed[record.head], record.evidence, frozenset(signed)))
+                times = {hash_: one.receipt.t_out for hash_, one in signed.items()}
+                found.append(Count(signed[record.head], record.evidence, times))
             return found
 
         found = await self._store.run(counts)
