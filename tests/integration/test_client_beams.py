@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,17 +70,17 @@ async def test_beams_survive_the_death_of_any_node(tmp_path: Path, victim: str) 
     async with client_world(checkpoint, tmp_path, SPANS | STANDBYS) as world:
         for name in SPANS:
             world.directory.throughput[world.nodes[name].account] = 1_000_000
-        blocks, forward, calls = world.nodes[victim].blocks, world.nodes[victim].blocks.forward, 0
+        blocks, forward, calls = world.nodes[victim].blocks, world.nodes[victim].blocks.forward_many, 0
         loop = asyncio.get_running_loop()
 
-        def dies_at_the_sixth_step(hidden: torch.Tensor, cache: object) -> torch.Tensor:
+        def dies_at_the_sixth_step(steps: Sequence[tuple[torch.Tensor, Any]]) -> list[torch.Tensor | Exception]:
             nonlocal calls
             calls += 1
             if calls == 6:
                 loop.call_soon_threadsafe(world.kill, victim)
-            return forward(hidden, cache)
+            return forward(steps)
 
-        blocks.forward = dies_at_the_sixth_step
+        blocks.forward_many = dies_at_the_sixth_step
         found, session = await world.engine.beams(PROMPT, SamplingParams(max_tokens=TOKENS), num_beams=3)
         assert calls >= 6
         assert session.failovers == 1

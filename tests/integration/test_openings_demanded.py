@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_chain_faults import LEAVES, PARAMETERS, ROWS, SESSION, STAKE, World, network, world
+from test_chain_faults import LEAVES, PARAMETERS, ROWS, SESSION, STAKE, World, X, network, world
 
 from corolla_core.chain.faults import ChallengeState, Side
 from corolla_core.chain.registry import Registry
 from corolla_core.chain.token import Token
+from corolla_core.model.manifest import Manifest
 from corolla_core.protocol.errors import TransactionReverted
 from corolla_core.protocol.ids import Hash32, TrancheId
 from corolla_core.protocol.merkle import merkle_root
@@ -32,6 +33,7 @@ from corolla_validator.payments import Payments
 
 __all__ = ["network", "world"]
 pytestmark = pytest.mark.anyio
+MANIFEST = Manifest("model", config_root=X, front_root=X, block_roots=(X,), head_root=X)
 
 
 class Desk:
@@ -106,7 +108,9 @@ class Bench:
 
     def restart(self) -> Bar:
         world = self.world
-        self.bar = Bar(world.chain, world.challenger, self.store, ValidatorSettings(), tell=self.events.append)
+        self.bar = Bar(
+            world.chain, world.challenger, self.store, ValidatorSettings(), MANIFEST, tell=self.events.append
+        )
         return self.bar
 
     def demand(self, chain: tuple[SignedReceipt, ...]) -> None:
