@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from corolla_core.chain.mined import parse_logs
 from corolla_core.chain.models import Models, ModelVersion
-from corolla_core.chain.rpc import Chain, hex_bytes, hex_hash
+from corolla_core.chain.rpc import Chain
 from corolla_core.protocol.errors import UnsupportedModel
 
 #: endpoints commonly refuse wider ranges
@@ -32,8 +33,8 @@ async def published_models(chain: Chain, *, since_block: int = 0) -> list[Publis
             "fromBlock": hex(start),
             "toBlock": hex(min(newest, start + _BLOCKS_AT_ONCE - 1)),
         }
-        for entry in await chain.request("eth_getLogs", asked):
-            event = models.abi.decode_log([hex_hash(topic) for topic in entry["topics"]], hex_bytes(entry["data"]))
+        for entry in parse_logs(await chain.request("eth_getLogs", asked)):
+            event = models.abi.decode_log(entry.topics, entry.data)
             if event is not None and event.name == "ModelPublished":
                 names.add(str(event.arguments["name"]))
     found = []

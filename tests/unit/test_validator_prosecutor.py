@@ -102,7 +102,14 @@ class Escrow:
     def _log(self, on: int, amount: int, head: Hash32) -> dict[str, Any]:
         topics = [load_abi("Escrow").topic("Redeemed"), tranche(on), bytes(12) + address_bytes(NODE)]
         data = encode(("uint128", "uint128", "uint128", "bytes32"), (amount, 0, amount, head))
-        return {"topics": ["0x" + topic.hex() for topic in topics], "data": "0x" + data.hex()}
+        return {
+            "address": self.network.escrow,
+            "topics": ["0x" + topic.hex() for topic in topics],
+            "data": "0x" + data.hex(),
+            "blockNumber": "0x1",
+            "blockHash": "0x" + bytes(32).hex(),
+            "logIndex": "0x0",
+        }
 
 
 def court(docket: Docket | None = None, proofs: Proofs | None = None, models: Models | None = None) -> Prosecutor:

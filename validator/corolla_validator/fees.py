@@ -6,9 +6,8 @@ from collections.abc import Mapping
 
 from corolla_core.chain.abi import load_abi
 from corolla_core.chain.devnet_keys import DEVNET_CHAIN_IDS
-from corolla_core.chain.mined import parse_log
+from corolla_core.chain.mined import parse_logs
 from corolla_core.chain.rpc import Chain
-from corolla_core.protocol.errors import ChainError
 from corolla_core.protocol.ids import Hash32, TrancheId
 from corolla_core.protocol.units import Nectar
 from corolla_core.store.fee_store import FeeStore, RedemptionRecord, SessionAt, SessionFees
@@ -52,11 +51,8 @@ class Fees:
             "toBlock": hex(high),
             "topics": ["0x" + self._abi.topic("Redeemed").hex()],
         }
-        answer = await self._chain.request("eth_getLogs", query)
-        if not isinstance(answer, list):
-            raise ChainError(f"the endpoint sent {answer!r:.60} for logs")
         found = []
-        for entry in map(parse_log, answer):
+        for entry in parse_logs(await self._chain.request("eth_getLogs", query)):
             event = self._abi.decode_log(entry.topics, entry.data)
             if event is not None and entry.address == self._chain.network.escrow:
                 told = event.arguments

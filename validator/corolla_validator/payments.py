@@ -8,7 +8,8 @@ from typing import Any
 
 from corolla_core.chain.abi import load_abi
 from corolla_core.chain.escrow import Escrow
-from corolla_core.chain.rpc import Chain, hex_bytes, hex_hash
+from corolla_core.chain.mined import parse_logs
+from corolla_core.chain.rpc import Chain
 from corolla_core.protocol.ids import ZERO_HASH, Address, Hash32, TrancheId, address_bytes
 from corolla_core.protocol.units import Nectar
 from corolla_validator.ports import Paid
@@ -65,6 +66,6 @@ class Payments:
                 "0x" + bytes(12).hex() + address_bytes(node).hex(),
             ],
         }
-        logs = await self._chain.request("eth_getLogs", asked)
-        events = [self._abi.decode_log([hex_hash(t) for t in log["topics"]], hex_bytes(log["data"])) for log in logs]
+        logs = parse_logs(await self._chain.request("eth_getLogs", asked))
+        events = [self._abi.decode_log(log.topics, log.data) for log in logs]
         return [event.arguments for event in events if event is not None]

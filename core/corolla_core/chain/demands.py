@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from corolla_core.chain.faults import MAX_RESPONSE_SECONDS, Faults, Side
-from corolla_core.chain.mined import parse_log
+from corolla_core.chain.mined import parse_logs
 from corolla_core.chain.rpc import Chain, hex_int
 from corolla_core.protocol.errors import ChainError, RpcRefused
 from corolla_core.protocol.ids import Address, Hash32, address_bytes
@@ -75,11 +75,8 @@ class DemandLog:
 
     async def _read(self, low: int, high: int) -> list[Demand]:
         asked = {**self._filter, "fromBlock": hex(low), "toBlock": hex(high)}
-        answer = await self._chain.request("eth_getLogs", asked)
-        if not isinstance(answer, list):
-            raise ChainError(f"the endpoint sent {answer!r:.60} for logs")
         found = []
-        for entry in map(parse_log, answer):
+        for entry in parse_logs(await self._chain.request("eth_getLogs", asked)):
             event = self._abi.decode_log(entry.topics, entry.data)
             if event is None or event.name != "OpeningChallenged" or event.arguments["node"] != self._node:
                 continue

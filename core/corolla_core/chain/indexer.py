@@ -11,9 +11,9 @@ import msgspec
 import structlog
 
 from corolla_core.chain.events import Event, parse
-from corolla_core.chain.mined import Log, parse_log
+from corolla_core.chain.mined import Log, parse_logs
 from corolla_core.chain.rpc import Chain, hex_hash
-from corolla_core.protocol.errors import ChainError, ChainUnreachable, RpcRefused
+from corolla_core.protocol.errors import ChainUnreachable, RpcRefused
 from corolla_core.protocol.ids import ZERO_ADDRESS, Address, Hash32
 
 _log = structlog.get_logger(__name__)
@@ -178,10 +178,7 @@ class Indexer:
         from one chain that continues ours."""
         last = await self._hash_of(high)
         query = {"fromBlock": hex(low), "toBlock": hex(high), "address": self._contracts}
-        answer = await self._chain.request("eth_getLogs", query)
-        if not isinstance(answer, list):
-            raise ChainError(f"the endpoint sent {answer!r:.60} for logs")
-        logs = [parse_log(raw) for raw in answer]
+        logs = parse_logs(await self._chain.request("eth_getLogs", query))
         blocks: dict[int, list[Log]] = {high: []}
         for entry in sorted(logs, key=lambda each: (each.block_number, each.index)):
             blocks.setdefault(entry.block_number, []).append(entry)

@@ -60,6 +60,13 @@ def parse_log(raw: Mapping[str, Any]) -> Log:
         raise ChainError(f"the endpoint sent a malformed log: {error!r}") from None
 
 
+def parse_logs(answer: object) -> list[Log]:
+    """What an endpoint answers to `eth_getLogs`. Raises ChainError when that does not parse."""
+    if not isinstance(answer, list):
+        raise ChainError(f"the endpoint sent {answer!r:.60} for logs")
+    return [parse_log(raw) for raw in answer]
+
+
 def parse_receipt(raw: Mapping[str, Any]) -> MinedReceipt:
     """Raises ChainError when an endpoint's receipt does not parse."""
     try:
