@@ -98,7 +98,8 @@ def _serve(settings: NodeSettings, *, as_json: bool) -> None:
         from corolla_core.chain.keystore import load_account
         from corolla_core.chain.network import resolve_network
         from corolla_node.node import run_node
-        from corolla_node.running import Ready, Stop, supervise
+        from corolla_node.running import Ready
+        from corolla_node.stop import Stop, supervise
 
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
