@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
+from corolla.compute import ComputeThread
 from corolla.values import ChatMessage
 from corolla_core.model.checkpoint import Checkpoint, open_checkpoint
 from corolla_core.model.front import load_front
@@ -41,7 +40,7 @@ class LocalModel:
         self._front = load_front(checkpoint, manifest=manifest)
         self._head = load_head(checkpoint, manifest=manifest)
         self._wire_dtype = wire_dtype
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="corolla-model")
+        self._thread = ComputeThread("corolla-model")
 
     @property
     def root(self) -> ModelRoot:
@@ -53,11 +52,10 @@ class LocalModel:
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`work(*args, **kwargs)` on the compute thread."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, functools.partial(work, *args, **kwargs))
+        return await self._thread.run(functools.partial(work, *args, **kwargs))
 
     def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._thread.close()
 
     def prompt_ids(self, prompt: str | Sequence[ChatMessage]) -> list[int]:
         """Token ids of a text as it is, or of a conversation through the model's chat template. Raises InvalidInput."""
