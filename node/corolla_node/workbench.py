@@ -103,7 +103,9 @@ class Workbench:
     def keep(self, output_BTD: torch.Tensor) -> torch.Tensor:
         """Keep the rows a step gave; returns them in wire dtype."""
         assert self._rows is not None
-        rows_BTD = output_BTD.to(device="cpu", dtype=self._dtype).contiguous()
+        rows_BTD = output_BTD
+        if not (output_BTD.dtype is self._dtype and output_BTD.is_cpu and output_BTD.is_contiguous()):
+            rows_BTD = output_BTD.to(device="cpu", dtype=self._dtype).contiguous()
         self._rows.append(rows_BTD)
         return rows_BTD
 
