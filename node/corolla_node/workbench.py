@@ -11,7 +11,7 @@ from time import perf_counter
 
 import torch
 
-from corolla_core.model.tensors import from_wire, to_wire, wire_dtype
+from corolla_core.model.tensors import from_wire, onto_wire, to_wire, wire_dtype
 from corolla_core.protocol.errors import CorollaError
 from corolla_core.swarm.messages import Result, Step, Tensor
 from corolla_node.kept_rows import KeptRows
@@ -91,7 +91,7 @@ class Workbench:
         agreed = self._agreed
         if self._cache is None or self._rows is None:
             self._cache = self._blocks.new_cache(agreed.batch, agreed.max_tokens)
-            self._rows = KeptRows(agreed.batch, agreed.max_tokens, agreed.hidden, self._dtype)
+            self._rows = KeptRows(agreed.batch, agreed.max_tokens, agreed.width, self._dtype)
         if step.pos < self._rows.length:
             self._cache.crop(step.pos)
             self._rows.crop(step.pos)
@@ -101,11 +101,11 @@ class Workbench:
         return self._cache
 
     def keep(self, output_BTD: torch.Tensor) -> torch.Tensor:
-        """Keep the rows a step gave; returns them in wire dtype."""
+        """Keep the rows a step gave; returns them as they travel."""
         assert self._rows is not None
-        rows_BTD = output_BTD.to(device="cpu", dtype=self._dtype).contiguous()
-        self._rows.append(rows_BTD)
-        return rows_BTD
+        rows_BTW = onto_wire(output_BTD, self._agreed.wire_dtype)
+        self._rows.append(rows_BTW)
+        return rows_BTW
 
     def answer(self, step: Step, *, last: bool) -> Outgoing | None:
         """The output of a step done before, from kept rows."""
@@ -117,7 +117,7 @@ class Workbench:
         return list(self._replay(upto, last=last))
 
     def _replay(self, upto: int, *, last: bool) -> Iterator[Outgoing]:
-        position_bytes = self._agreed.batch * self._agreed.hidden * self._dtype.itemsize
+        position_bytes = self._agreed.batch * self._agreed.width * self._dtype.itemsize
         stride = max(1, min(REPLAY_TOKENS, REPLAY_BYTES // position_bytes))
         for start in range(0, upto, stride):
             assert self._rows is not None
