@@ -207,7 +207,8 @@ class Stepping:
             raise _broken(output) from output
         rows_BTD = self._bench.keep(self._reused, output)
         outgoing = output_message(self._step, rows_BTD, last=self._last)
-        whole = to_wire(rows_BTD)[2]
+        sent = outgoing.payload if outgoing is not None else None
+        whole = sent if sent is not None and sent.nbytes == rows_BTD.nbytes else to_wire(rows_BTD)[2]
         return Computed(outgoing, whole, self._started, self._decoded, computed, perf_counter(), pass_rows)
 
 
@@ -222,7 +223,7 @@ def output_message(step: Step, rows_BTD: torch.Tensor, *, last: bool) -> Outgoin
     if start >= end:
         return None
     if not last:
-        tensor, payload = _on_wire(rows_BTD[:, start - step.pos :])
+        tensor, payload = _on_wire(rows_BTD, start - step.pos)
         message = Step(
             step.session,
             step.step,
@@ -237,10 +238,10 @@ def output_message(step: Step, rows_BTD: torch.Tensor, *, last: bool) -> Outgoin
     if step.keep == 0:
         return Outgoing(Result(step.session, step.step, start, None), None)
     kept = max(start, end - step.keep)
-    tensor, payload = _on_wire(rows_BTD[:, kept - step.pos :])
+    tensor, payload = _on_wire(rows_BTD, kept - step.pos)
     return Outgoing(Result(step.session, step.step, kept, tensor), payload)
 
 
-def _on_wire(rows_BTD: torch.Tensor) -> tuple[Tensor, memoryview]:
-    dtype, shape, payload = to_wire(rows_BTD.contiguous())
+def _on_wire(rows_BTD: torch.Tensor, first: int = 0) -> tuple[Tensor, memoryview]:
+    dtype, shape, payload = to_wire(rows_BTD[:, first:] if first else rows_BTD)
     return Tensor(dtype, list(shape)), payload
