@@ -32,7 +32,6 @@ from corolla_core.chain.reputation import Reputation
 from corolla_core.chain.rpc import Chain
 from corolla_core.config import home
 from corolla_core.model.sampling import SamplingParams
-from corolla_core.model.tensors import wire_dtype
 from corolla_core.protocol.errors import ConfigError, UnsupportedModel
 from corolla_core.protocol.ids import Address, TrancheId
 from corolla_core.protocol.receipt import SignedReceipt
@@ -275,8 +274,7 @@ class AsyncClient:
     async def _load(self, chain: Chain, model_ref: str) -> LocalModel:
         """The client's share of the model, the version that the network's registry names."""
         name, ref = checkpoint_ref(model_ref, models_dir=self.home / "models")
-        dtype = wire_dtype(self.policy.wire_dtype)
-        model = await asyncio.to_thread(load_local, ref, wire_dtype=dtype)
+        model = await asyncio.to_thread(load_local, ref, wire=self.policy.wire_dtype)
         published = await Models(chain).latest(name or model.name)
         if published.manifest_root != model.root:
             model.close()

@@ -18,7 +18,7 @@ from corolla_core.model.sampling import SamplingParams
 from corolla_core.protocol.errors import InvalidInput
 from corolla_core.protocol.ids import Hash32
 from corolla_core.protocol.opening import check_row_size
-from corolla_core.protocol.receipt import SignedReceipt
+from corolla_core.protocol.receipt import SignedReceipt, WireDtype
 from corolla_core.protocol.span import Span
 from corolla_core.swarm.frame import DTYPE_BYTES
 
@@ -97,7 +97,8 @@ class Engine:
     async def open_session(self, tape: Tape | BeamTape, max_tokens: int, batch: int = 1) -> Session:
         """A session of `max_tokens` positions. Raises NoRoute, PaymentError, ChainError, StoreError, and RowTooLarge
         for more sequences than any node may take at once."""
-        check_row_size(batch * self._hidden_size * DTYPE_BYTES[self._policy.wire_dtype])
+        wire = WireDtype(self._policy.wire_dtype)
+        check_row_size(batch * wire.width(self._hidden_size) * DTYPE_BYTES[wire])
         session = Session(
             shape=Shape(batch, max_tokens, self._hidden_size),
             chain_id=self._chain_id,

@@ -80,7 +80,8 @@ class Session:
         self._idle = desk.loop.call_later(self._idle_grace, self._check_idle)
         self._lease = lease
         self._on_ended = on_ended
-        self._bench = Workbench(blocks, agreed)
+        payer = desk.paybook.payer(agreed.tranche_id)
+        self._bench = Workbench(blocks, agreed, prefixes=desk.prefixes, payer=payer)
         self._receipts = Signatory(desk, agreed, weight_root, tell=self.tell, forward=self._forward, fault=self.fault)
         self._queue: deque[_Waiting | Rewire] = deque()
         self._queued_bytes = 0

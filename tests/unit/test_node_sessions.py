@@ -105,6 +105,7 @@ async def test_a_part_of_the_nodes_span_can_be_used_alone() -> None:
         ({"end": 3}, NotServed),
         ({"start": 2, "end": 2}, InvalidInput),
         ({"wire_dtype": "int64"}, InvalidInput),
+        ({"wire_dtype": ""}, InvalidInput),
         ({"batch": 16, "chunk_tokens": 1025}, InvalidInput),
         ({"chunk_tokens": 9}, InvalidInput),
         ({"price": amount(9)}, PriceTooLow),
