@@ -47,9 +47,10 @@ class Policy:
 
     `price_importance`: see `Preference.balanced`. `spares`: chains of substitutes per hop that a tranche has leaves
     for. `max_price`: nodes that ask more per token and block are never used. `newcomer_share`: the share of sessions
-    that may choose among nodes without a score; the others use those only where nobody else serves. `window_bytes`: how
-    much of a prompt may be on its way at once. `patience`: how long to look for a route that is not there. `step`: how
-    long a step may take, and `step_per_token` what each of its tokens adds.
+    that may choose among nodes without a score; the others use those only where nobody else serves. `prefill_tokens`:
+    how much of a prompt goes into one step at most; `window_bytes`: how much of it may be on its way at once.
+    `patience`: how long to look for a route that is not there. `step`: how long a step may take, and `step_per_token`
+    what each of its tokens adds.
     """
 
     wire_dtype: str = "float32"

@@ -23,6 +23,7 @@ from corolla.links import Links
 from corolla.peers import Peers
 from corolla.pending import Pending
 from corolla.pipeline import Pipeline, Policy, Shape
+from corolla.prefill import prefill_steps
 from corolla.values import NodeUsage, RouteHop
 from corolla.wallet import Wallet
 from corolla_core.model.tensors import to_wire
@@ -131,23 +132,24 @@ class Session:
         if self._closed:
             raise SessionClosed("this session is closed")
         pos = self.position if pos is None else pos
-        tokens, size = hidden_BTD.shape[1], self.policy.prefill_tokens
+        tokens, most = hidden_BTD.shape[1], self.policy.prefill_tokens
         if not 0 <= pos <= self.position:
             raise PositionMismatch("beyond what the nodes hold", expected=self.position, offered=pos)
         if tokens < 1 or pos + tokens > self.shape.max_tokens:
             raise InvalidInput(f"{tokens} positions at {pos} do not fit a session of {self.shape.max_tokens}")
-        last = (tokens - 1) // size * size
-        if not 1 <= keep <= tokens - last:
-            raise InvalidInput(f"at least 1 and at most {tokens - last} of these positions can be kept")
+        if not 1 <= keep <= min(tokens, most):
+            raise InvalidInput(f"at least 1 and at most {min(tokens, most)} of these positions can be kept")
         crop = pos < self.position
         if crop:
             self._pipeline.crop(pos, end=self.position)
-        for start in range(0, last, size):
+        *steps, _last = prefill_steps(tokens, hops=len(self._pipeline.hops), most=most, keep=keep)
+        start = 0
+        for size in steps:
             part = hidden_BTD[:, start : start + size]
             await self._issue(part, pos + start, keep=0, crop=crop, reorder=reorder)
-            crop, reorder = False, None
+            crop, reorder, start = False, None, start + size
             await self._until(self._has_room)
-        return await self._issue(hidden_BTD[:, last:], pos + last, keep=keep, crop=crop, reorder=reorder)
+        return await self._issue(hidden_BTD[:, start:], pos + start, keep=keep, crop=crop, reorder=reorder)
 
     async def settle(self) -> None:
         """Pay every node all that was ordered from it. Raises StoreError."""
