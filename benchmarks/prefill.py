@@ -1,6 +1,6 @@
-"""Prompts through 1, 2 and 3 nodes: cut as the client cuts them, in steps of fixed sizes, and not cut at all.
+"""Prompts through 1, 2 and 3 nodes: cut as the client cuts them, and in steps of fixed sizes (nodes take 128 at most).
 
-    python -m benchmarks.prefill [--nodes 2] [--rtt 0.05] [--tokens 512] [--sizes 32 64 128 256 512] [--rounds 3]
+    python -m benchmarks.prefill [--nodes 2] [--rtt 0.05] [--tokens 512] [--sizes 16 32 64 128] [--rounds 3]
 
 Every round takes each way in turn, and plain transformers first. `cut by the client` is `prefill_steps`; the other rows
 force every step to one size. Seconds are to the first token.
@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--rtt", type=float, nargs="+", default=[0.0, 0.05], help="seconds")
     parser.add_argument("--tokens", type=int, nargs="+", default=[512])
-    parser.add_argument("--sizes", type=int, nargs="*", default=[32, 64, 128, 256, 512])
+    parser.add_argument("--sizes", type=int, nargs="*", default=[16, 32, 64, 128])
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     setup_logging("error")

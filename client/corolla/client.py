@@ -20,6 +20,7 @@ from corolla.leases import FileLeases
 from corolla.links import Link, LinkHandler, Links
 from corolla.local import LocalModel, checkpoint_ref, load_local
 from corolla.logs import quiet_unless_configured
+from corolla.many import AT_ONCE, generate_many
 from corolla.peers import Peers
 from corolla.pipeline import Policy
 from corolla.staked import StakedLookup
@@ -32,7 +33,7 @@ from corolla_core.chain.reputation import Reputation
 from corolla_core.chain.rpc import Chain
 from corolla_core.config import home
 from corolla_core.model.sampling import SamplingParams
-from corolla_core.protocol.errors import ConfigError, UnsupportedModel
+from corolla_core.protocol.errors import ConfigError, CorollaError, UnsupportedModel
 from corolla_core.protocol.ids import Address, TrancheId
 from corolla_core.protocol.receipt import SignedReceipt
 from corolla_core.protocol.signature import Signer
@@ -140,6 +141,18 @@ class AsyncClient:
         by nobody, InvalidInput for a prompt that does not fit the model.
         """
         return await self.stream(prompt, params, logprobs=logprobs).read()
+
+    async def generate_many(
+        self,
+        prompts: Sequence[str | Sequence[ChatMessage]],
+        params: SamplingParams,
+        *,
+        at_once: int = AT_ONCE,
+        logprobs: bool = False,
+    ) -> list[Generation | CorollaError]:
+        """A text for each prompt, in their order, or the error it failed with: `at_once` at a time, spread over all
+        nodes that could serve them."""
+        return await generate_many(self._joined.engine, prompts, params, at_once=at_once, logprobs=logprobs)
 
     async def beam_search(
         self, prompt: str | Sequence[ChatMessage], params: SamplingParams, *, num_beams: int = 4

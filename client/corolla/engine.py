@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
 from corolla.beams import Beam, BeamTape, check_beams, search
@@ -25,6 +26,7 @@ from corolla_core.swarm.frame import DTYPE_BYTES
 KeepReceipts = Callable[[Sequence[SignedReceipt]], Awaitable[None]]
 
 DEFAULT_CHAT_TOKENS = 1024
+_MEET = 32
 
 
 class Engine:
@@ -116,6 +118,15 @@ class Engine:
             self._sessions.discard(session)
             raise
         return session
+
+    async def meet(self) -> None:
+        """Connect to nodes drawn by stake, as far as they answer in time, so that a route may be chosen among them: one
+        whose distance nobody has measured counts as far."""
+        await self._peers.refresh()
+        drawn = {each.account: each for _ in range(_MEET) if (each := self._peers.by_lot()) is not None}
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._policy.connect):
+                await asyncio.gather(*map(self._links.connect, drawn.values()), return_exceptions=True)
 
     async def finish(self, session: Session) -> None:
         """Settle and close a session, and keep its receipts."""

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -180,6 +181,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Tell every node that the session is over, and give back what was reserved."""
+        self._peers.sessions -= Counter(hop.account for hop in self.hops)
         for hop in self.hops:
             hop.send(Close(self.session))
         for hop in [*self.hops, *self.retired]:
@@ -187,6 +189,7 @@ class Pipeline:
 
     def _retire_lost(self) -> None:
         lost = [hop for hop in self.hops if hop.lost]
+        self._peers.sessions -= Counter(hop.account for hop in lost)
         for hop in lost:
             hop.purse.release()
             _close(hop.link, self.session)
@@ -239,9 +242,11 @@ class Pipeline:
         before = self.hops[index - 1] if index else None
         after = self.hops[index] if index < len(self.hops) else None
         wants = [self._want(leg) for leg in legs] + [self._want(leg, spare=True) for leg in spares]
-        purses = await self._wallet.reserve(wants)
+        purses: Mapping[Address, Purse] = {}
         failures: list[BaseException] = []
+        self._peers.sessions.update(leg.account for leg in legs)
         try:
+            purses = await self._wallet.reserve(wants)
             links = await asyncio.gather(*(self._connect(leg.account) for leg in legs), return_exceptions=True)
             failures = [link for link in links if isinstance(link, BaseException)]
             hops = [
@@ -261,6 +266,8 @@ class Pipeline:
                 self.hops[index:index] = opened
         finally:
             self._opening = {}
+            taken = {hop.account for hop in self.hops}
+            self._peers.sessions -= Counter(leg.account for leg in legs if leg.account not in taken)
             for purse in purses.values():
                 if all(purse is not hop.purse for hop in self.hops):
                     purse.release()
