@@ -261,6 +261,7 @@ async def running_node(
     clock: Callable[[], float] = time,
     blocks: Blocks | None = None,
     weights: Weights | None = None,
+    numeric_class: NumericClass = NumericClass.FP32,
 ) -> AsyncIterator[FakeNode]:
     """A node with fake blocks that serves until the block ends."""
     identity, disk, blocks = signer(name), disk or FakeDisk(), blocks or FakeBlocks(span)
@@ -286,7 +287,7 @@ async def running_node(
             inbox=KvPool(64 * 2**20),
             timings=StepTimings(),
             signing=signing,
-            issuer=Issuer(identity, 1337, 0, MODEL, NumericClass.FP32),
+            issuer=Issuer(identity, 1337, 0, MODEL, numeric_class),
             clock=clock,
         )
         offer = Offer(
@@ -294,7 +295,7 @@ async def running_node(
             MODEL,
             blocks,
             lambda part: Hash32(sha256(str(part).encode()).digest()),
-            NumericClass.FP32,
+            numeric_class,
             Price(PRICE),
             weights or FakeWeights(span),
         )

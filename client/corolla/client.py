@@ -151,7 +151,7 @@ class AsyncClient:
         logprobs: bool = False,
     ) -> list[Generation | CorollaError]:
         """A text for each prompt, in their order, or the error it failed with: `at_once` at a time, spread over all
-        nodes that could serve them."""
+        nodes that could serve them. Raises NetworkError where it is not known who serves at all."""
         return await generate_many(self._joined.engine, prompts, params, at_once=at_once, logprobs=logprobs)
 
     async def beam_search(

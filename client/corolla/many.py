@@ -25,7 +25,8 @@ async def generate_many(
     """A text, or why there is none, for each prompt, in their order; at most `at_once` are being made at a time.
 
     Each is a session of its own. What this client has under way at a node counts as time there, so that nodes which
-    serve the same blocks share the work. Raises InvalidInput for an `at_once` below 1.
+    serve the same blocks share the work. Raises InvalidInput for an `at_once` below 1, and NetworkError where it is not
+    known who serves at all.
     """
     if at_once < 1:
         raise InvalidInput("at least one prompt at a time")
