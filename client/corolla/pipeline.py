@@ -146,6 +146,10 @@ class Pipeline:
         if lying is not None and target is not None:
             self.lose(target, lying.error)
 
+    def took(self, seconds: float) -> None:
+        """One token alone came back through the whole chain after `seconds`."""
+        self._peers.took([hop.leg for hop in self.hops], seconds)
+
     def crop(self, position: int, *, end: int) -> None:
         """Rows in `[position, end)` are void."""
         for hop in self.hops:

@@ -93,6 +93,7 @@ class Session:
         )
         self._number = 0
         self._pending: dict[int, Pending] = {}
+        self._timed: tuple[int, float] | None = None
         self._answers: dict[int, Tensor] = {}
         self._news: asyncio.Future[None] | None = None
         self._complaints = Complaints()
@@ -233,6 +234,8 @@ class Session:
         self.position = pos + tokens
         if any(hop.must_pay for hop in hops):
             await pay(self._wallet, hops)
+        alone = len(self._pending) == 1 and tokens == self.shape.batch == 1
+        self._timed = (number, time.monotonic()) if alone else None
         self._send(step)
         if self._paying is None and any(hop.should_pay for hop in hops):
             self._paying = asyncio.create_task(self._pay_ahead(), name="pay")
@@ -293,6 +296,7 @@ class Session:
             self._pipeline.linkage.void(self.position)
             if self.failovers > self.policy.max_failovers:
                 raise NetworkError(f"gave up after {self.policy.max_failovers} failovers")
+        self._timed = None
         waiting = list(self._pending.values())
         replay_to = waiting[0].pos if waiting else needed
         patience = self.policy.patience
@@ -367,6 +371,8 @@ class Session:
         if answer is not None:
             hop.received.saw(result.pos, payload, batch=self.shape.batch, tokens=step.keep)
         del self._pending[result.step]
+        if self._timed is not None and self._timed[0] == result.step:
+            self._pipeline.took(time.monotonic() - self._timed[1])
         self._complaints.clear()
         if answer is not None:
             self._answers[result.step] = answer

@@ -26,9 +26,9 @@ class KeptRows:
         self.length = 0
 
     def append(self, rows_BTD: torch.Tensor) -> None:
-        end = self.length + rows_BTD.shape[1]
-        self._rows[:, self.length : end] = rows_BTD
-        self.length = end
+        count = rows_BTD.shape[1]
+        self._rows.narrow(1, self.length, count).copy_(rows_BTD)
+        self.length += count
 
     def crop(self, length: int) -> None:
         """Keep the first `length` positions."""

@@ -22,8 +22,8 @@ from corolla.cli.context import (
     connected,
     settings_of,
 )
-from corolla.cli.terminal import emit, errors, notes
 from corolla.config import ClientSettings
+from corolla_core.config.terminal import emit, errors, notes
 from corolla_core.protocol.errors import CorollaError
 from corolla_core.protocol.units import nectar_to_text
 
