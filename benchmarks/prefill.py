@@ -22,9 +22,10 @@ import torch
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
-from benchmarks.plain import plain_model
+from benchmarks.prompts import Prompt, Prompts
 from benchmarks.record import Record, record, show
-from benchmarks.swarm import passage, require_same
+from benchmarks.rivals.rival import TimedRun, rival
+from benchmarks.turns import Meaningless
 from benchmarks.wan import Wan, far_devnet
 from corolla import session
 from corolla.client import AsyncClient
@@ -67,29 +68,28 @@ async def swarm(checkpoint: Path, nodes: int, wan: Wan | None) -> AsyncIterator[
         yield client
 
 
+async def first_token(client: AsyncClient, prompt: Prompt, base: TimedRun) -> float:
+    """Seconds until it. Raises Meaningless unless the tokens are those of the baseline."""
+    made = await client.generate(prompt.text, _TOKENS)
+    if made.token_ids != base.token_ids:
+        raise Meaningless(f"the swarm says {made.token_ids}, plain transformers {base.token_ids}")
+    return made.usage.first_token_seconds
+
+
 async def measure(nodes: int, wan: Wan | None, *, tokens: int, sizes: Sequence[int], rounds: int) -> list[Record]:
     checkpoint = prepare_smollm()
-    tokenizer = open_checkpoint(str(checkpoint)).tokenizer()
-
-    def encode(text: str) -> list[int]:
-        return list(tokenizer(text).input_ids)
-
-    prompt = passage(tokens, encode)
-    length = len(encode(prompt))
+    prompt = Prompts.for_checkpoint(checkpoint).passage(tokens)
+    length = len(prompt.ids)
     seconds: defaultdict[str, list[float]] = defaultdict(list)
-    async with plain_model(checkpoint) as plain, swarm(checkpoint, nodes, wan) as client:
+    async with rival("benchmarks.rivals.plain", str(checkpoint)) as plain, swarm(checkpoint, nodes, wan) as client:
         await client.generate("Hello", _TOKENS)  # opens the tranche
         for _ in range(rounds):
-            base = await plain.run(encode(prompt), _TOKENS.max_tokens)
+            base = await plain.run(prompt.ids, _TOKENS.max_tokens)
             seconds["plain"].append(base.prefill)
-            ours = await client.generate(prompt, _TOKENS)
-            require_same(base.token_ids, ours)
-            seconds[OURS].append(ours.usage.first_token_seconds)
+            seconds[OURS].append(await first_token(client, prompt, base))
             for size in sizes:
                 with patch.object(session, "prefill_steps", fixed(size)):
-                    cut = await client.generate(prompt, _TOKENS)
-                require_same(base.token_ids, cut)
-                seconds[f"steps of {size}"].append(cut.usage.first_token_seconds)
+                    seconds[f"steps of {size}"].append(await first_token(client, prompt, base))
     where = "loopback" if wan is None else str(wan)
     command = f"python -m benchmarks.prefill --nodes {nodes} --rtt {0 if wan is None else wan.rtt} --tokens {tokens}"
     baseline = length / median(seconds.pop("plain"))

@@ -19,8 +19,9 @@ import torch
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
+from benchmarks.prompts import Prompts
 from benchmarks.record import Record, record, show
-from benchmarks.swarm import NODES, passage
+from benchmarks.swarm import NODES
 from benchmarks.wan import Wan, far_devnet
 from corolla.client import AsyncClient
 from corolla.devnet.devnet import DevnetPlan
@@ -72,10 +73,8 @@ def _microseconds(work: Callable[[], object], *, times: int = 200) -> float:
 async def prefills(wan: Wan, *, tokens: int, rounds: int) -> list[Record]:
     """The first token after a prompt, through two nodes over each wire."""
     checkpoint = prepare_smollm()
-    opened = open_checkpoint(str(checkpoint))
-    tokenizer = opened.tokenizer()
-    prompt = passage(tokens, lambda text: list(tokenizer(text).input_ids))
-    plan = DevnetPlan(model=str(checkpoint), spans=split_evenly(opened.num_blocks, NODES))
+    prompt = Prompts.for_checkpoint(checkpoint).passage(tokens)
+    plan = DevnetPlan(model=str(checkpoint), spans=split_evenly(open_checkpoint(str(checkpoint)).num_blocks, NODES))
     seconds: defaultdict[str, list[float]] = defaultdict(list)
     async with AsyncExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="corolla-wires-")))
@@ -97,7 +96,7 @@ async def prefills(wan: Wan, *, tokens: int, rounds: int) -> list[Record]:
             await client.generate("Hello", SamplingParams(max_tokens=2))  # opens the tranche
         for _ in range(rounds):
             for wire, client in clients.items():
-                made = await client.generate(prompt, SamplingParams(max_tokens=2))
+                made = await client.generate(prompt.text, SamplingParams(max_tokens=2))
                 seconds[wire].append(made.usage.first_token_seconds)
     baseline = median(seconds["float32"])
     return [
