@@ -12,7 +12,7 @@ from time import perf_counter
 import torch
 
 from corolla_core.model.tensors import from_wire, to_wire, wire_dtype
-from corolla_core.protocol.errors import CorollaError
+from corolla_core.protocol.errors import CorollaError, PositionMismatch
 from corolla_core.swarm.messages import Result, Step, Tensor
 from corolla_node.kept_rows import KeptRows
 from corolla_node.ports import Blocks, Cache
@@ -142,12 +142,15 @@ class Stepping:
         self._started = self._decoded = 0.0
 
     def begin(self) -> tuple[torch.Tensor, Cache]:
-        """What goes into the pass. Raises TensorRejected, the session being as it was, or SessionBroken."""
+        """What goes into the pass. Raises TensorRejected or (where the cache cannot be rolled back) PositionMismatch,
+        the session being as it was, or SessionBroken."""
         self._started = perf_counter()
         hidden_BTD = self._bench.unpack(self._step, self._payload)
         self._decoded = perf_counter()
         try:
             return hidden_BTD, self._bench.ready_cache(self._step)
+        except PositionMismatch:
+            raise
         except Exception as error:
             raise _broken(error) from error
 
