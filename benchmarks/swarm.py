@@ -21,6 +21,7 @@ from corolla.devnet.devnet import Devnet, DevnetPlan
 from corolla.devnet.node import DevnetNode
 from corolla.devnet.split import split_evenly
 from corolla.local import LocalModel
+from corolla.speculation import OFF, Speculation
 from corolla.values import Generation
 from corolla_core.model.checkpoint import open_checkpoint
 from corolla_core.model.sampling import Sampler, SamplingParams
@@ -62,7 +63,7 @@ def passage(tokens: int, encode: Callable[[str], list[int]]) -> str:
 
 @asynccontextmanager
 async def two_nodes(checkpoint: Path, *, standbys: bool = False) -> AsyncIterator[tuple[Devnet, AsyncClient]]:
-    """A devnet whose two nodes halve the model, and a client with a deposit."""
+    """A devnet whose two nodes halve the model, and a client with a deposit, which guesses no tokens."""
     halves = split_evenly(open_checkpoint(str(checkpoint)).num_blocks, NODES)
     plan = DevnetPlan(model=str(checkpoint), spans=halves, standbys=halves if standbys else ())
     with tempfile.TemporaryDirectory(prefix="corolla-bench-") as folder:
@@ -73,6 +74,7 @@ async def two_nodes(checkpoint: Path, *, standbys: bool = False) -> AsyncIterato
                 model=str(checkpoint),
                 signer=devnet.client.signer,
                 home_dir=devnet.folder,
+                speculation=Speculation(OFF),
             ) as client,
         ):
             await client.deposit(Nectar(100 * ONE_NECTAR))
