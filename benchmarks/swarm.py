@@ -20,6 +20,7 @@ from corolla.devnet.devnet import Devnet, DevnetPlan
 from corolla.devnet.node import DevnetNode
 from corolla.devnet.split import split_evenly
 from corolla.local import load_local
+from corolla.speculation import OFF, Speculation
 from corolla_core.model.checkpoint import open_checkpoint
 from corolla_core.model.sampling import Sampler, SamplingParams
 from corolla_core.protocol.ids import ZERO_HASH, TrancheId
@@ -49,6 +50,7 @@ async def swarm(
                 model=str(checkpoint),
                 signer=devnet.client.signer,
                 home_dir=devnet.folder,
+                speculation=Speculation(OFF),
             ) as client,
         ):
             await client.deposit(Nectar(100 * ONE_NECTAR))

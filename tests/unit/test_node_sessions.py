@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 import torch
-from fake_blocks import FakeBlocks
+from fake_blocks import FakeBlocks, FakeCache
 from node_peers import FakeClient, World, expected, inputs, running_node, until
 
 from corolla_core.protocol.errors import (
@@ -86,6 +86,34 @@ async def test_cropping_and_reordering_rows_equals_never_having_computed_the_oth
         client.step(2, 3, y, keep=2, crop=True, reorder=[1, 1])
         straight = expected([A], torch.cat([x[[1, 1]][:, :3], y], dim=1))
         assert torch.equal(await client.result(), straight[:, 3:])
+
+
+class _Stubborn(FakeBlocks):
+    """Keeps a state that cannot be rolled back."""
+
+    def new_cache(self, batch: int, max_tokens: int) -> FakeCache:
+        class Cache(FakeCache):
+            def crop(self, length: int) -> None:
+                raise PositionMismatch("cannot be rolled back", expected=self.length, offered=length)
+
+        return Cache(batch)
+
+
+async def test_a_state_that_cannot_be_rolled_back_is_a_refusal_and_the_session_goes_on() -> None:
+    world, x = World(), inputs(6)
+    async with running_node(world, "a", A, blocks=_Stubborn(A)) as a:
+        client = FakeClient(world, [a])
+        await client.open()
+        client.pay(10_000)
+        client.step(1, 0, x[:, :4])
+        await client.result()
+        client.step(2, 2, x[:, 2:3], crop=True)
+        error, fault = await client.expect_fault()
+        assert isinstance(error, PositionMismatch)
+        assert (fault.step, error.expected, error.offered) == (2, 4, 2)
+        assert a.desk.paybook.account(client.tranche_id).charged == 4 * 2 * 10
+        client.step(3, 4, x[:, 4:], keep=2)
+        assert torch.equal(await client.result(), expected([A], x)[:, 4:])
 
 
 async def test_a_part_of_the_nodes_span_can_be_used_alone() -> None:

@@ -37,6 +37,16 @@ TopP = Annotated[float | None, typer.Option("--top-p", help="Choose among the li
 TopK = Annotated[int | None, typer.Option("--top-k", help="Choose among so many; 0 is off.")]
 Penalty = Annotated[float | None, typer.Option("--repetition-penalty", help="Above 1 discourages repeating.")]
 Seed = Annotated[int | None, typer.Option(help="The same seed gives the same text.")]
+Speculate = Annotated[
+    str | None,
+    typer.Option(
+        help="Guess tokens ahead and send several at once; the text is the same. "
+        "auto, off, lookup (what followed the same words before), or the checkpoint of a small draft model."
+    ),
+]
+MaxWaste = Annotated[
+    float | None, typer.Option("--max-waste", help="Pay for at most so many wrong guesses a token generated.")
+]
 Stop = Annotated[list[str] | None, typer.Option(help="End before this text; may be given several times.")]
 
 
@@ -61,6 +71,8 @@ def generate(
     top_k: TopK = None,
     repetition_penalty: Penalty = None,
     seed: Seed = None,
+    speculate: Speculate = None,
+    max_waste: MaxWaste = None,
     stop: Stop = None,
     lines: Annotated[
         bool, typer.Option("--lines", help="Every line is a prompt of its own; prints one JSON object for each.")
@@ -74,7 +86,7 @@ def generate(
         settings = settings_of(
             network=network, model=model, account=account, password_file=password_file, spending_limit=spending_limit,
             max_price=max_price, max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k,
-            repetition_penalty=repetition_penalty,
+            repetition_penalty=repetition_penalty, speculate=speculate, max_waste=max_waste,
         ).settings  # fmt: skip
         text = sys.stdin.read() if prompt == "-" else prompt
         if lines:
@@ -129,6 +141,8 @@ def chat(
     top_k: TopK = None,
     repetition_penalty: Penalty = None,
     seed: Seed = None,
+    speculate: Speculate = None,
+    max_waste: MaxWaste = None,
     system: Annotated[str | None, typer.Option(help="What the model is told about itself first.")] = None,
 ) -> None:
     """Talk with a model. Each line is a turn; an empty line or end of input ends the talk."""
@@ -136,7 +150,7 @@ def chat(
         settings = settings_of(
             network=network, model=model, account=account, password_file=password_file, spending_limit=spending_limit,
             max_price=max_price, max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k,
-            repetition_penalty=repetition_penalty,
+            repetition_penalty=repetition_penalty, speculate=speculate, max_waste=max_waste,
         ).settings  # fmt: skip
         uvloop.run(_chat(settings, _params(settings, seed, None), system))
 
@@ -203,6 +217,8 @@ def as_record(made: Generation) -> dict[str, Any]:
             "tokens_per_second": usage.tokens_per_second,
             "cost": str(usage.cost),
             "failovers": usage.failovers,
+            "drafted": usage.drafted,
+            "accepted": usage.accepted,
             "per_node": [
                 {
                     "account": node.account,
@@ -231,5 +247,7 @@ def show_usage(made: Generation) -> None:
     screen.print(
         f"{usage.prompt_tokens} prompt tokens ({usage.cached_tokens} held already), {usage.tokens} generated; "
         f"first after {usage.first_token_seconds:.2f} s, then {usage.tokens_per_second:.1f} tok/s; "
-        f"cost {nectar_to_text(usage.cost)} NECT" + (f"; {usage.failovers} failovers" if usage.failovers else "")
+        f"cost {nectar_to_text(usage.cost)} NECT"
+        + (f"; {usage.accepted} of {usage.drafted} guesses right" if usage.drafted else "")
+        + (f"; {usage.failovers} failovers" if usage.failovers else "")
     )
