@@ -52,7 +52,7 @@ async def kills(checkpoint: Path, effort: Effort, out: Console) -> list[Record]:
     records = []
     async with swarm(checkpoint, NODES, standbys=(last,) * _KILLS) as (devnet, client):
         for context in effort.contexts:
-            prompt = prompts.passage(context)
+            prompt = prompts.passage(context, chapter=context)
             stops, victims = await interrupted(devnet, client, prompt)
             records += stopped(len(prompt.ids) + _EVERY * (_KILLS + 1) // 2, stops)
             for victim in victims:
