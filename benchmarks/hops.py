@@ -13,7 +13,7 @@ from benchmarks.rivals.rival import rival
 from benchmarks.swarm import swarm
 from benchmarks.turns import alone, corolla, take_turns, token_seconds
 
-_TOKENS = 32
+_TOKENS = 24
 
 
 async def hops(checkpoint: Path, effort: Effort, out: Console) -> list[Record]:

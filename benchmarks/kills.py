@@ -102,7 +102,8 @@ def timed(logs: Sequence[MutableMapping[str, Any]], killed: float, now: float) -
     at = {entry["event"]: entry["at"] for entry in logs}
     if _WHOLE not in at:
         return None
-    return Stop(at[_LOST] - killed, at[_FILLED] - at[_LOST], at[_WHOLE] - at[_FILLED], now - at[_WHOLE])
+    lost, filled, whole = at.get(_LOST, killed), at[_FILLED], at[_WHOLE]  # a send that fails is not told
+    return Stop(lost - killed, filled - lost, whole - filled, now - whole)
 
 
 def _stamp(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
