@@ -39,7 +39,7 @@ async def far(checkpoint: Path, effort: Effort, out: Console) -> list[Record]:
                     contestants[PETALS] = alone(await stack.enter_async_context(petals(checkpoint, spans, wan)))
                 except RivalUnavailable as error:
                     out.print(f"no row about Petals: {error}", markup=False)
-                runs = await take_turns(contestants, story, _TOKENS, rounds=effort.rounds)
+                runs = await take_turns(contestants, [story] * (effort.rounds + 1), _TOKENS)
             records += distances(wan, runs)
     return records
 

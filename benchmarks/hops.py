@@ -13,7 +13,7 @@ from benchmarks.rivals.rival import rival
 from benchmarks.swarm import swarm
 from benchmarks.turns import alone, corolla, take_turns, token_seconds
 
-_TOKENS = 32
+_TOKENS = 24
 
 
 async def hops(checkpoint: Path, effort: Effort, out: Console) -> list[Record]:
@@ -24,7 +24,7 @@ async def hops(checkpoint: Path, effort: Effort, out: Console) -> list[Record]:
         for count in effort.hops:
             async with swarm(checkpoint, count) as (_devnet, client):
                 contestants = {"plain": alone(plain), "swarm": corolla(client)}
-                runs = await take_turns(contestants, story, _TOKENS, rounds=effort.rounds)
+                runs = await take_turns(contestants, [story] * (effort.rounds + 1), _TOKENS)
             records += chain(count, token_seconds(runs["swarm"]), token_seconds(runs["plain"]))
     return records
 

@@ -52,7 +52,7 @@ async def kills(checkpoint: Path, effort: Effort, out: Console) -> list[Record]:
     records = []
     async with swarm(checkpoint, NODES, standbys=(last,) * _KILLS) as (devnet, client):
         for context in effort.contexts:
-            prompt = prompts.passage(context)
+            prompt = prompts.passage(context, chapter=context)
             stops, victims = await interrupted(devnet, client, prompt)
             records += stopped(len(prompt.ids) + _EVERY * (_KILLS + 1) // 2, stops)
             for victim in victims:
@@ -102,7 +102,8 @@ def timed(logs: Sequence[MutableMapping[str, Any]], killed: float, now: float) -
     at = {entry["event"]: entry["at"] for entry in logs}
     if _WHOLE not in at:
         return None
-    return Stop(at[_LOST] - killed, at[_FILLED] - at[_LOST], at[_WHOLE] - at[_FILLED], now - at[_WHOLE])
+    lost, filled, whole = at.get(_LOST, killed), at[_FILLED], at[_WHOLE]  # a send that fails is not told
+    return Stop(lost - killed, filled - lost, whole - filled, now - whole)
 
 
 def _stamp(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -2,8 +2,8 @@
 
     python -m benchmarks.prefill [--nodes 2] [--rtt 0.05] [--tokens 512] [--sizes 16 32 64 128] [--rounds 3]
 
-Every round takes each way in turn, and plain transformers first. `cut by the client` is `prefill_steps`; the other rows
-force every step to one size. Seconds are to the first token.
+Every round takes each way in turn, plain transformers before it. `cut by the client` is `prefill_steps`; the other
+rows force every step to one size. Seconds are to the first token.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
 from pathlib import Path
 from statistics import median
 from unittest.mock import patch
@@ -31,6 +32,7 @@ from corolla import session
 from corolla.client import AsyncClient
 from corolla.devnet.devnet import Devnet, DevnetPlan
 from corolla.devnet.split import split_evenly
+from corolla.prefill import prefill_steps
 from corolla_core.config import setup_logging
 from corolla_core.model.checkpoint import open_checkpoint
 from corolla_core.model.sampling import SamplingParams
@@ -78,18 +80,19 @@ async def first_token(client: AsyncClient, prompt: Prompt, base: TimedRun) -> fl
 
 async def measure(nodes: int, wan: Wan | None, *, tokens: int, sizes: Sequence[int], rounds: int) -> list[Record]:
     checkpoint = prepare_smollm()
-    prompt = Prompts.for_checkpoint(checkpoint).passage(tokens)
-    length = len(prompt.ids)
+    prompts, chapters = Prompts.for_checkpoint(checkpoint), count()
+    length = len(prompts.passage(tokens).ids)
+    ways = {OURS: prefill_steps, **{f"steps of {size}": fixed(size) for size in sizes}}
     seconds: defaultdict[str, list[float]] = defaultdict(list)
     async with rival("benchmarks.rivals.plain", str(checkpoint)) as plain, swarm(checkpoint, nodes, wan) as client:
         await client.generate("Hello", _TOKENS)  # opens the tranche
         for _ in range(rounds):
-            base = await plain.run(prompt.ids, _TOKENS.max_tokens)
-            seconds["plain"].append(base.prefill)
-            seconds[OURS].append(await first_token(client, prompt, base))
-            for size in sizes:
-                with patch.object(session, "prefill_steps", fixed(size)):
-                    seconds[f"steps of {size}"].append(await first_token(client, prompt, base))
+            for way, steps in ways.items():
+                prompt = prompts.passage(tokens, chapter=next(chapters))  # nodes remember what a client sent before
+                base = await plain.run(prompt.ids, _TOKENS.max_tokens)
+                seconds["plain"].append(base.prefill)
+                with patch.object(session, "prefill_steps", steps):
+                    seconds[way].append(await first_token(client, prompt, base))
     where = "loopback" if wan is None else str(wan)
     command = f"python -m benchmarks.prefill --nodes {nodes} --rtt {0 if wan is None else wan.rtt} --tokens {tokens}"
     baseline = length / median(seconds.pop("plain"))

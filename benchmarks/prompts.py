@@ -42,9 +42,10 @@ class Prompts:
         """A short one, to decode from."""
         return self.of(_STORY)
 
-    def passage(self, tokens: int) -> Prompt:
-        """A text of just under `tokens` tokens."""
-        prompt = self.of(_PASSAGE)
+    def passage(self, tokens: int, *, chapter: int = 1) -> Prompt:
+        """A text of just under `tokens` tokens. Chapters differ from their first words on, so that no node can know one
+        by another."""
+        prompt = self.of(f"{chapter}. {_PASSAGE}")
         while len((longer := self.of(prompt.text + _PASSAGE)).ids) <= tokens:
             prompt = longer
         return prompt

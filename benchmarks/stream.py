@@ -42,14 +42,15 @@ async def stream(checkpoint: Path, effort: Effort, out: Console) -> list[Record]
             contestants[PETALS] = alone(await stack.enter_async_context(petals(checkpoint, spans)))
         except RivalUnavailable as error:
             out.print(f"no rows about Petals: {error}", markup=False)
-        decoding = await take_turns(contestants, prompts.story(), _TOKENS, rounds=effort.rounds)
-        long = prompts.passage(_PREFILL)
-        filling = await take_turns(contestants, long, 2, rounds=effort.rounds)
+        decoding = await take_turns(contestants, [prompts.story()] * (effort.rounds + 1), _TOKENS)
+        # Another text every time: nodes remember what a client sent before.
+        long = [prompts.passage(_PREFILL, chapter=number) for number in range(effort.rounds + 1)]
+        filling = await take_turns(contestants, long, 2)
         timings = [decode_timings(node) for node in devnet.nodes]
         promising = await voucher_seconds(devnet, devnet.folder / "bench.db")
     ends = client_ends(checkpoint)
     ours, base = token_seconds(decoding[OURS]), token_seconds(decoding[PLAIN])
-    return [*speeds(decoding, filling, len(long.ids)), *split(ours, base, timings, ends=ends, promising=promising)]
+    return [*speeds(decoding, filling, len(long[0].ids)), *split(ours, base, timings, ends=ends, promising=promising)]
 
 
 def speeds(decoding: Runs, filling: Runs, prompt: int) -> list[Record]:

@@ -18,7 +18,9 @@ from benchmarks.hops import hops
 from benchmarks.kills import kills
 from benchmarks.memory import memory
 from benchmarks.record import Record, record
+from benchmarks.speculation import compare
 from benchmarks.stream import stream
+from benchmarks.wan import Wan
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +54,21 @@ async def many(checkpoint: Path, effort: Effort, out: Console) -> list[Record]:
     return await sessions(checkpoint, effort.sessions, rounds=effort.rounds)
 
 
+async def guesses(checkpoint: Path, effort: Effort, out: Console) -> list[Record]:
+    """With speculation against without, at every latency."""
+    return [
+        each
+        for latency in effort.latencies
+        for each in await compare(checkpoint, Wan(latency / 1e3), rounds=effort.rounds)
+    ]
+
+
 PARTS = (
     Part("stream", "one stream through two nodes beside plain transformers, accelerate and Petals", stream),
     Part("kills", "nodes killed in mid-sentence", kills),
     Part("sessions", "many sessions at one node", many),
     Part("wan", "long lines", far),
+    Part("speculation", "tokens guessed ahead over long lines", guesses),
     Part("hops", "chains of one to eight nodes", hops),
     Part("memory", "what sessions take", memory),
     Part("transports", "echoes over our connections", transports),

@@ -33,6 +33,8 @@ TARGETS = (
     Target(r"overhead a hop, .*", "value", most=0.7),
     Target("payment's share of the time a token", "value", most=1),
     Target("node by clock, 16 sessions, against one", "ratio", least=5),
+    Target(r"summary, 50 ms RTT: decode with speculation", "ratio", least=2),
+    Target(r"unrelated words, .*: decode with speculation", "ratio", least=0.97),
     Target(r"stop of a session of .*: all but the replay", "value", most=1),
 )
 

@@ -45,11 +45,11 @@ def briefly(contestant: Contestant, *, part: int) -> Contestant:
     return run
 
 
-async def take_turns(contestants: Mapping[str, Contestant], prompt: Prompt, tokens: int, *, rounds: int) -> Runs:
-    """A B A B …, after a round that warms everybody up. Raises Meaningless unless all begin alike; the first contestant
-    says how."""
+async def take_turns(contestants: Mapping[str, Contestant], prompts: Sequence[Prompt], tokens: int) -> Runs:
+    """A B A B …, a round for each prompt, the first of which warms everybody up. Raises Meaningless unless all begin
+    alike; the first contestant says how."""
     runs: Runs = {name: [] for name in contestants}
-    for number in range(rounds + 1):
+    for number, prompt in enumerate(prompts):
         expected: tuple[int, ...] | None = None
         for name, contestant in contestants.items():
             run = await contestant(prompt, tokens)

@@ -73,7 +73,7 @@ def _microseconds(work: Callable[[], object], *, times: int = 200) -> float:
 async def prefills(wan: Wan, *, tokens: int, rounds: int) -> list[Record]:
     """The first token after a prompt, through two nodes over each wire."""
     checkpoint = prepare_smollm()
-    prompt = Prompts.for_checkpoint(checkpoint).passage(tokens)
+    prompts = Prompts.for_checkpoint(checkpoint)
     plan = DevnetPlan(model=str(checkpoint), spans=split_evenly(open_checkpoint(str(checkpoint)).num_blocks, NODES))
     seconds: defaultdict[str, list[float]] = defaultdict(list)
     async with AsyncExitStack() as stack:
@@ -94,7 +94,8 @@ async def prefills(wan: Wan, *, tokens: int, rounds: int) -> list[Record]:
         await clients["float32"].deposit(Nectar(100 * ONE_NECTAR))
         for client in clients.values():
             await client.generate("Hello", SamplingParams(max_tokens=2))  # opens the tranche
-        for _ in range(rounds):
+        for number in range(rounds):
+            prompt = prompts.passage(tokens, chapter=number)  # nodes remember what a client sent before
             for wire, client in clients.items():
                 made = await client.generate(prompt.text, SamplingParams(max_tokens=2))
                 seconds[wire].append(made.usage.first_token_seconds)

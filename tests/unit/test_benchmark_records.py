@@ -58,7 +58,9 @@ def test_the_parts_of_a_token_add_up_to_its_time() -> None:
 
 def test_a_passage_is_as_long_as_asked_but_no_longer() -> None:
     prompts = Prompts(lambda text: range(len(text.split())))
-    assert 450 < len(prompts.passage(500).ids) <= 500
+    passage, other = (prompts.passage(500, chapter=chapter) for chapter in (1, 2))
+    assert 450 < len(passage.ids) <= 500
+    assert passage.text.split()[0] != other.text.split()[0]
 
 
 def test_a_command_puts_its_records_in_the_place_of_its_earlier_ones(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def contestant(name: str, ids: tuple[int, ...], seconds: list[float], seen: list
 async def test_they_take_turns_and_the_round_that_warms_up_is_not_counted() -> None:
     seen: list[str] = []
     both = {name: contestant(name, (5, 6, 7), [99.0, 2.0, 4.0], seen) for name in "AB"}
-    runs = await take_turns(both, PROMPT, 3, rounds=2)
+    runs = await take_turns(both, [PROMPT] * 3, 3)
     assert "".join(seen) == "ABABAB"
     assert token_seconds(runs["A"]) == 1.5
     assert first_seconds(runs["B"]) == 1.0
@@ -46,14 +46,14 @@ async def test_they_take_turns_and_the_round_that_warms_up_is_not_counted() -> N
 async def test_a_race_of_two_that_say_different_things_counts_for_nothing() -> None:
     racing = {"A": contestant("A", (5, 6, 7), [1.0], []), "B": contestant("B", (5, 6, 8), [1.0], [])}
     with pytest.raises(Meaningless, match="B says"):
-        await take_turns(racing, PROMPT, 3, rounds=1)
+        await take_turns(racing, [PROMPT] * 2, 3)
 
 
 @pytest.mark.anyio
 async def test_a_slow_one_may_say_less_but_not_something_else() -> None:
     first = contestant("A", (5, 6, 7, 8), [1.0, 1.0], [])
     slow = briefly(contestant("B", (5, 6, 9, 9), [3.0, 3.0], []), part=2)
-    runs = await take_turns({"A": first, "B": slow}, PROMPT, 4, rounds=1)
+    runs = await take_turns({"A": first, "B": slow}, [PROMPT] * 2, 4)
     assert token_seconds(runs["B"]) == 3.0
 
 
