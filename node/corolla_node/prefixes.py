@@ -24,7 +24,7 @@ _UNDO = 2 * BLOCK
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """`BLOCK` positions of one sequence: `part` of its cache, and output rows `[1, BLOCK, hidden]` in wire dtype."""
+    """`BLOCK` positions of one sequence: `part` of its cache, and output rows `[1, BLOCK, width]` as they travel."""
 
     part: Any
     rows: Tensor

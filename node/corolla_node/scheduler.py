@@ -158,6 +158,9 @@ class Scheduler:
         return max(0.0, self._returns.until(now) - now)
 
     def _next(self) -> tuple[list[StepJob[Any]], list[StepJob[Any]]]:
+        if len(self._decode) + len(self._prefill) == 1:
+            alone, self._decode, self._prefill, self._overtaken = (self._decode, self._prefill), [], [], 0
+            return alone
         decode, prefill = choose(self._decode, self._prefill, overtaken=self._overtaken)
         going = {id(job) for job in (*decode, *prefill)}
         self._decode = [job for job in self._decode if id(job) not in going]

@@ -211,6 +211,7 @@ class Session:
         return True
 
     def _computed(self, job: Pending[Computed], item: _Waiting, cost: Nectar) -> None:
+        back = perf_counter()
         self._job = None
         done = job.result
         if done is None:
@@ -226,7 +227,7 @@ class Session:
         self._used_at = self._desk.loop.time()
         self._let_in(item)
         self._last_step = max(self._last_step, item.step.step)
-        self._record(item, done, sent)
+        self._record(item, done, back, sent)
         if self._closed:
             self._lease.release()
             return
@@ -367,15 +368,17 @@ class Session:
         self._queued_bytes -= item.payload.nbytes
         item.lease.release()
 
-    def _record(self, item: _Waiting, done: Computed, sent: float) -> None:
+    def _record(self, item: _Waiting, done: Computed, back: float, sent: float) -> None:
         tokens = tokens_of(item.step)
         timing = StepTiming(
             tokens=tokens * self.agreed.batch,
+            received=item.received,
             decode=done.decoded - done.started,
             queue=done.started - item.received - item.paying,
             compute=done.computed - done.decoded,
             encode=done.encoded - done.computed,
-            deliver=sent - done.encoded,
+            deliver=back - done.encoded,
+            send=sent - back,
             pay=item.paying,
             pass_rows=done.pass_rows,
         )

@@ -11,8 +11,8 @@ from time import perf_counter
 
 import torch
 
-from corolla_core.model.tensors import from_wire, to_wire, wire_dtype
-from corolla_core.protocol.errors import CorollaError
+from corolla_core.model.tensors import from_wire, onto_wire, to_wire, wire_dtype
+from corolla_core.protocol.errors import CorollaError, PositionMismatch
 from corolla_core.protocol.ids import Address
 from corolla_core.swarm.messages import Result, Step, Tensor
 from corolla_node.kept_rows import KeptRows, kept_bytes
@@ -98,7 +98,7 @@ class Workbench:
         agreed = self._agreed
         if self._cache is None or self._rows is None:
             self._cache = self._blocks.new_cache(agreed.batch, agreed.max_tokens)
-            self._rows = KeptRows(agreed.batch, agreed.max_tokens, agreed.hidden, self._dtype)
+            self._rows = KeptRows(agreed.batch, agreed.max_tokens, agreed.width, self._dtype)
             self._trail = Trail(self._scope) if agreed.batch == 1 and self._blocks.batches else None
         if step.pos < self._rows.length:
             self._cache.crop(step.pos)
@@ -125,16 +125,16 @@ class Workbench:
         return found
 
     def keep(self, reused: list[Block], output_BTD: torch.Tensor | None) -> torch.Tensor:
-        """Keep the rows a step gave, reused and computed; returns them in wire dtype."""
+        """Keep the rows a step gave, reused and computed; returns them as they travel."""
         assert self._rows is not None
         rows = [block.rows for block in reused]
         if output_BTD is not None:
-            rows.append(output_BTD.to(device="cpu", dtype=self._dtype))
-        rows_BTD = torch.cat(rows, dim=1) if len(rows) > 1 else rows[0].contiguous()
+            rows.append(onto_wire(output_BTD, self._agreed.wire_dtype))
+        rows_BTW = torch.cat(rows, dim=1) if len(rows) > 1 else rows[0]
         first = self._rows.length // BLOCK
-        self._rows.append(rows_BTD)
+        self._rows.append(rows_BTW)
         self._share(first)
-        return rows_BTD
+        return rows_BTW
 
     def _share(self, first: int) -> None:
         """Let later sessions have the blocks from this one on."""
@@ -143,7 +143,7 @@ class Workbench:
         assert self._cache is not None
         assert self._rows is not None
         names = self._trail.names
-        size = self._blocks.kv_bytes(1, BLOCK) + kept_bytes(1, BLOCK, self._agreed.hidden, self._dtype)
+        size = self._blocks.kv_bytes(1, BLOCK) + kept_bytes(1, BLOCK, self._agreed.width, self._dtype)
         for index in range(first, len(names)):
             if self._prefixes.wants(names[index], size):
                 start, stop = index * BLOCK, (index + 1) * BLOCK
@@ -160,7 +160,7 @@ class Workbench:
         return list(self._replay(upto, last=last))
 
     def _replay(self, upto: int, *, last: bool) -> Iterator[Outgoing]:
-        position_bytes = self._agreed.batch * self._agreed.hidden * self._dtype.itemsize
+        position_bytes = self._agreed.batch * self._agreed.width * self._dtype.itemsize
         stride = max(1, min(REPLAY_TOKENS, REPLAY_BYTES // position_bytes))
         for start in range(0, upto, stride):
             assert self._rows is not None
@@ -188,7 +188,8 @@ class Stepping:
     def begin(self) -> tuple[torch.Tensor, Cache] | None:
         """What goes into the pass, None where an earlier session computed it all.
 
-        Raises TensorRejected, the session being as it was, or SessionBroken.
+        Raises TensorRejected or (where the cache cannot be rolled back) PositionMismatch, the session being as it was,
+        or SessionBroken.
         """
         self._started = perf_counter()
         hidden_BTD = self._bench.unpack(self._step, self._payload)
@@ -196,6 +197,8 @@ class Stepping:
         try:
             cache = self._bench.ready_cache(self._step)
             self._reused = self._bench.reuse(self._step, self._payload)
+        except PositionMismatch:
+            raise
         except Exception as error:
             raise _broken(error) from error
         left_BTD = hidden_BTD[:, BLOCK * len(self._reused) :]
@@ -208,7 +211,8 @@ class Stepping:
             raise _broken(output) from output
         rows_BTD = self._bench.keep(self._reused, output)
         outgoing = output_message(self._step, rows_BTD, last=self._last)
-        whole = to_wire(rows_BTD)[2]
+        sent = outgoing.payload if outgoing is not None else None
+        whole = sent if sent is not None and sent.nbytes == rows_BTD.nbytes else to_wire(rows_BTD)[2]
         return Computed(outgoing, whole, self._started, self._decoded, computed, perf_counter(), pass_rows)
 
 
@@ -223,7 +227,7 @@ def output_message(step: Step, rows_BTD: torch.Tensor, *, last: bool) -> Outgoin
     if start >= end:
         return None
     if not last:
-        tensor, payload = _on_wire(rows_BTD[:, start - step.pos :])
+        tensor, payload = _on_wire(rows_BTD, start - step.pos)
         message = Step(
             step.session,
             step.step,
@@ -238,10 +242,10 @@ def output_message(step: Step, rows_BTD: torch.Tensor, *, last: bool) -> Outgoin
     if step.keep == 0:
         return Outgoing(Result(step.session, step.step, start, None), None)
     kept = max(start, end - step.keep)
-    tensor, payload = _on_wire(rows_BTD[:, kept - step.pos :])
+    tensor, payload = _on_wire(rows_BTD, kept - step.pos)
     return Outgoing(Result(step.session, step.step, kept, tensor), payload)
 
 
-def _on_wire(rows_BTD: torch.Tensor) -> tuple[Tensor, memoryview]:
-    dtype, shape, payload = to_wire(rows_BTD.contiguous())
+def _on_wire(rows_BTD: torch.Tensor, first: int = 0) -> tuple[Tensor, memoryview]:
+    dtype, shape, payload = to_wire(rows_BTD[:, first:] if first else rows_BTD)
     return Tensor(dtype, list(shape)), payload
