@@ -238,6 +238,8 @@ class Running:
             "queued": server.info().queued,
             "kv_free": self._served.kv.free,
             "kv_total": self._served.kv.total,
+            "prefix_bytes": self._served.prefixes.used,
+            "positions_reused": self._served.prefixes.reused,
             "tokens_served": timings.tokens,
             "throughput": self._throughput() / 1000,
             "redeemed": str(self._redeemer.total),

@@ -79,6 +79,7 @@ class Workbench:
         stepping = Stepping(self, step, payload, last=last)
         return StepJob(
             self._blocks,
+            session=self._agreed.session,
             rows=self._agreed.batch * tokens_of(step),
             price=self._agreed.price.per_token_block,
             begin=stepping.begin,
