@@ -1,6 +1,6 @@
 """Plain transformers in a process of its own, told what to do by lines of JSON on stdin.
 
-{"prompt": [ids], "tokens": 64}  →  {"prefill": seconds, "decode": seconds, "ids": [...]}
+{"prompt": [ids], "tokens": 64}  →  {"prefill": seconds, "steps": [seconds], "ids": [...]}
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class PlainModel:
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"prompt": list(prompt), "tokens": tokens}).encode() + b"\n")
         answer = json.loads(await self._process.stdout.readline())
-        return TimedRun(tuple(answer["ids"]), prefill=answer["prefill"], decode=answer["decode"])
+        return TimedRun(tuple(answer["ids"]), prefill=answer["prefill"], steps=tuple(answer["steps"]))
 
 
 @asynccontextmanager
@@ -63,7 +63,7 @@ def _serve(checkpoint: Path, threads: int) -> None:
     for line in sys.stdin:
         request = json.loads(line)
         run = reference.timed(request["prompt"], request["tokens"])
-        answer = {"prefill": run.prefill, "decode": run.decode, "ids": run.token_ids}
+        answer = {"prefill": run.prefill, "steps": run.steps, "ids": run.token_ids}
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 

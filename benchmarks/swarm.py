@@ -141,7 +141,7 @@ def split(
         record("overhead a hop, all in: (swarm - plain) / hops", (swarm - plain) / NODES * 1e3, "ms"),
         record("a hop: compute", of("compute"), "ms", baseline=plain / NODES * 1e3),
         record("a hop: serialization", of("decode", "encode"), "ms"),
-        record("a hop: waiting for the compute thread and hand-over", of("queue", "deliver"), "ms"),
+        record("a hop: waiting for the compute thread and hand-over", of("queue", "deliver", "send"), "ms"),
         record("a hop: payment check and voucher, spread over its chunk", paying, "ms"),
         record("a hop: receipt, signed and its rows kept, spread over its chunk", receipting, "ms"),
         record("receipts' share of the time a token", NODES * receipting / 1e3 / swarm * 100, "%"),

@@ -21,6 +21,7 @@ from corolla.leases import FileLeases
 from corolla.links import Link, LinkHandler, Links
 from corolla.local import LocalModel, checkpoint_ref, load_local
 from corolla.logs import quiet_unless_configured
+from corolla.many import AT_ONCE, generate_many
 from corolla.peers import Peers
 from corolla.pipeline import Policy
 from corolla.speculation import Speculation
@@ -34,8 +35,7 @@ from corolla_core.chain.reputation import Reputation
 from corolla_core.chain.rpc import Chain
 from corolla_core.config import home
 from corolla_core.model.sampling import SamplingParams
-from corolla_core.model.tensors import wire_dtype
-from corolla_core.protocol.errors import ConfigError, UnsupportedModel
+from corolla_core.protocol.errors import ConfigError, CorollaError, UnsupportedModel
 from corolla_core.protocol.ids import Address, TrancheId
 from corolla_core.protocol.receipt import SignedReceipt
 from corolla_core.protocol.signature import Signer
@@ -157,6 +157,18 @@ class AsyncClient:
         by nobody, InvalidInput for a prompt that does not fit the model, ModelError for a draft model that is none.
         """
         return await self.stream(prompt, params, logprobs=logprobs, speculation=speculation).read()
+
+    async def generate_many(
+        self,
+        prompts: Sequence[str | Sequence[ChatMessage]],
+        params: SamplingParams,
+        *,
+        at_once: int = AT_ONCE,
+        logprobs: bool = False,
+    ) -> list[Generation | CorollaError]:
+        """A text for each prompt, in their order, or the error it failed with: `at_once` at a time, spread over all
+        nodes that could serve them. Raises NetworkError where it is not known who serves at all."""
+        return await generate_many(self._joined.engine, prompts, params, at_once=at_once, logprobs=logprobs)
 
     async def beam_search(
         self, prompt: str | Sequence[ChatMessage], params: SamplingParams, *, num_beams: int = 4
@@ -303,8 +315,7 @@ class AsyncClient:
     async def _load(self, chain: Chain, model_ref: str) -> LocalModel:
         """The client's share of the model, the version that the network's registry names."""
         name, ref = checkpoint_ref(model_ref, models_dir=self.home / "models")
-        dtype = wire_dtype(self.policy.wire_dtype)
-        model = await asyncio.to_thread(load_local, ref, wire_dtype=dtype)
+        model = await asyncio.to_thread(load_local, ref, wire=self.policy.wire_dtype)
         published = await Models(chain).latest(name or model.name)
         if published.manifest_root != model.root:
             model.close()

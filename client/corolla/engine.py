@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
 from corolla.beams import Beam, BeamTape, check_beams, search
@@ -22,7 +23,7 @@ from corolla_core.model.sampling import SamplingParams
 from corolla_core.protocol.errors import InvalidInput
 from corolla_core.protocol.ids import Hash32
 from corolla_core.protocol.opening import check_row_size
-from corolla_core.protocol.receipt import SignedReceipt
+from corolla_core.protocol.receipt import SignedReceipt, WireDtype
 from corolla_core.protocol.span import Span
 from corolla_core.swarm.frame import DTYPE_BYTES
 
@@ -32,6 +33,7 @@ LoadDraft = Callable[[str], DraftModel]
 """Reads the checkpoint of a draft model; blocks for seconds."""
 
 DEFAULT_CHAT_TOKENS = 1024
+_MEET = 32
 
 
 class Engine:
@@ -120,7 +122,8 @@ class Engine:
     async def open_session(self, tape: Tape | BeamTape, max_tokens: int, batch: int = 1) -> Session:
         """A session of `max_tokens` positions. Raises NoRoute, PaymentError, ChainError, StoreError, and RowTooLarge
         for more sequences than any node may take at once."""
-        check_row_size(batch * self._hidden_size * DTYPE_BYTES[self._policy.wire_dtype])
+        wire = WireDtype(self._policy.wire_dtype)
+        check_row_size(batch * wire.width(self._hidden_size) * DTYPE_BYTES[wire])
         session = Session(
             shape=Shape(batch, max_tokens, self._hidden_size),
             chain_id=self._chain_id,
@@ -138,6 +141,15 @@ class Engine:
             self._sessions.discard(session)
             raise
         return session
+
+    async def meet(self) -> None:
+        """Connect to nodes drawn by stake, as far as they answer in time, so that a route may be chosen among them: one
+        whose distance nobody has measured counts as far."""
+        await self._peers.refresh()
+        drawn = {each.account: each for _ in range(_MEET) if (each := self._peers.by_lot()) is not None}
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._policy.connect):
+                await asyncio.gather(*map(self._links.connect, drawn.values()), return_exceptions=True)
 
     async def finish(self, session: Session) -> None:
         """Settle and close a session, and keep its receipts."""

@@ -24,6 +24,7 @@ from corolla.links import Links
 from corolla.peers import Peers
 from corolla.pending import Pending
 from corolla.pipeline import Pipeline, Policy, Shape
+from corolla.prefill import prefill_steps
 from corolla.values import NodeUsage, RouteHop
 from corolla.wallet import Wallet
 from corolla_core.model.tensors import to_wire
@@ -93,6 +94,7 @@ class Session:
         )
         self._number = 0
         self._pending: dict[int, Pending] = {}
+        self._timed: tuple[int, float] | None = None
         self._answers: dict[int, Tensor] = {}
         self._news: asyncio.Future[None] | None = None
         self._complaints = Complaints()
@@ -133,23 +135,24 @@ class Session:
         if self._closed:
             raise SessionClosed("this session is closed")
         pos = self.position if pos is None else pos
-        tokens, size = hidden_BTD.shape[1], self.policy.prefill_tokens
+        tokens, most = hidden_BTD.shape[1], self.policy.prefill_tokens
         if not 0 <= pos <= self.position:
             raise PositionMismatch("beyond what the nodes hold", expected=self.position, offered=pos)
         if tokens < 1 or pos + tokens > self.shape.max_tokens:
             raise InvalidInput(f"{tokens} positions at {pos} do not fit a session of {self.shape.max_tokens}")
-        last = (tokens - 1) // size * size
-        if not 1 <= keep <= tokens - last:
-            raise InvalidInput(f"at least 1 and at most {tokens - last} of these positions can be kept")
+        if not 1 <= keep <= min(tokens, most):
+            raise InvalidInput(f"at least 1 and at most {min(tokens, most)} of these positions can be kept")
         crop = pos < self.position
         if crop:
             self._pipeline.crop(pos, end=self.position)
-        for start in range(0, last, size):
+        *steps, _last = prefill_steps(tokens, hops=len(self._pipeline.hops), most=most, keep=keep)
+        start = 0
+        for size in steps:
             part = hidden_BTD[:, start : start + size]
             await self._issue(part, pos + start, keep=0, crop=crop, reorder=reorder)
-            crop, reorder = False, None
+            crop, reorder, start = False, None, start + size
             await self._until(self._has_room)
-        return await self._issue(hidden_BTD[:, last:], pos + last, keep=keep, crop=crop, reorder=reorder)
+        return await self._issue(hidden_BTD[:, start:], pos + start, keep=keep, crop=crop, reorder=reorder)
 
     async def settle(self) -> None:
         """Pay every node all that was ordered from it. Raises StoreError."""
@@ -244,6 +247,8 @@ class Session:
         self.position = pos + tokens
         if any(hop.must_pay for hop in hops):
             await pay(self._wallet, hops)
+        alone = len(self._pending) == 1 and tokens == self.shape.batch == 1
+        self._timed = (number, time.monotonic()) if alone else None
         self._send(step)
         if self._paying is None and any(hop.should_pay for hop in hops):
             self._paying = asyncio.create_task(self._pay_ahead(), name="pay")
@@ -304,6 +309,7 @@ class Session:
             self._pipeline.linkage.void(self.position)
             if self.failovers > self.policy.max_failovers:
                 raise NetworkError(f"gave up after {self.policy.max_failovers} failovers")
+        self._timed = None
         waiting = list(self._pending.values())
         replay_to = waiting[0].pos if waiting else needed
         patience = self.policy.patience
@@ -378,6 +384,8 @@ class Session:
         if answer is not None:
             hop.received.saw(result.pos, payload, batch=self.shape.batch, tokens=step.keep)
         del self._pending[result.step]
+        if self._timed is not None and self._timed[0] == result.step:
+            self._pipeline.took(time.monotonic() - self._timed[1])
         self._complaints.clear()
         if answer is not None:
             self._answers[result.step] = answer

@@ -13,13 +13,14 @@ import uvloop
 from corolla.chat import ChatSession
 from corolla.client import AsyncClient
 from corolla.funds import TrancheStatus
+from corolla.many import AT_ONCE
 from corolla.pipeline import Policy
 from corolla.speculation import Speculation
 from corolla.values import Balance, BeamText, ChatMessage, Generation, Piece
 from corolla.wallet import WalletPolicy
 from corolla_core.chain.network import Network
 from corolla_core.model.sampling import SamplingParams
-from corolla_core.protocol.errors import InvalidInput
+from corolla_core.protocol.errors import CorollaError, InvalidInput
 from corolla_core.protocol.ids import Address, TrancheId
 from corolla_core.protocol.signature import Signer
 from corolla_core.protocol.units import Nectar
@@ -201,6 +202,11 @@ class Client:
     ) -> Stream:
         pieces = self._client.stream(prompt, params, logprobs=logprobs, speculation=speculation)
         return Stream(self._running, pieces)
+
+    def generate_many(
+        self, prompts: Sequence[str | Sequence[ChatMessage]], params: SamplingParams, *, at_once: int = AT_ONCE
+    ) -> list[Generation | CorollaError]:
+        return self._running.run(self._client.generate_many(prompts, params, at_once=at_once))
 
     def beam_search(
         self, prompt: str | Sequence[ChatMessage], params: SamplingParams, *, num_beams: int = 4

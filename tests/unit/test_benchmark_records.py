@@ -39,6 +39,7 @@ def test_the_parts_of_a_token_add_up_to_its_time() -> None:
         "encode": 0.1,
         "queue": 0.3,
         "deliver": 0.3,
+        "send": 0.0,
         "pay": 0.1,
         "voucher": 0.8,
         "receipt": 0.15,

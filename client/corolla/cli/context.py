@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from corolla.cli.terminal import read_password
 from corolla.config import ClientSettings
 from corolla_core.config import Loaded, home, keystore_path, load_settings, setup_logging
+from corolla_core.config.terminal import read_password
 from corolla_core.protocol.errors import ConfigError, KeystoreError
 from corolla_core.protocol.units import Nectar
 

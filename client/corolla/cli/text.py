@@ -22,13 +22,13 @@ from corolla.cli.context import (
     connected,
     settings_of,
 )
-from corolla.cli.terminal import emit, errors, notes
 from corolla.config import ClientSettings
+from corolla_core.config.terminal import emit, errors, notes
 from corolla_core.protocol.errors import CorollaError
 from corolla_core.protocol.units import nectar_to_text
 
 if TYPE_CHECKING:
-    from corolla.values import Generation, Piece
+    from corolla.values import ChatMessage, Generation, Piece
     from corolla_core.model.sampling import SamplingParams
 
 MaxTokens = Annotated[int | None, typer.Option("--max-tokens", "-n", help="At most so many new tokens.")]
@@ -74,6 +74,9 @@ def generate(
     speculate: Speculate = None,
     max_waste: MaxWaste = None,
     stop: Stop = None,
+    lines: Annotated[
+        bool, typer.Option("--lines", help="Every line is a prompt of its own; prints one JSON object for each.")
+    ] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it is, without the chat template.")] = False,
     stream: Annotated[bool, typer.Option("--stream/--no-stream", help="Print text as it comes.")] = True,
     as_json: JsonOption = False,
@@ -86,6 +89,10 @@ def generate(
             repetition_penalty=repetition_penalty, speculate=speculate, max_waste=max_waste,
         ).settings  # fmt: skip
         text = sys.stdin.read() if prompt == "-" else prompt
+        if lines:
+            prompts = [line for line in text.splitlines() if line.strip()]
+            uvloop.run(_generate_lines(settings, prompts, _params(settings, seed, stop), raw=raw))
+            return
         uvloop.run(_generate(settings, text, _params(settings, seed, stop), raw=raw, stream=stream, as_json=as_json))
 
 
@@ -93,7 +100,7 @@ async def _generate(
     settings: ClientSettings, text: str, params: SamplingParams, *, raw: bool, stream: bool, as_json: bool
 ) -> None:
     async with connected(settings, with_model=True) as client:
-        pieces = client.stream(text if raw else [{"role": "user", "content": text}], params)
+        pieces = client.stream(_asked(text, raw=raw), params)
         async with pieces:
             made = await _print_pieces(pieces, shown=stream and not as_json)
     if as_json:
@@ -103,6 +110,22 @@ async def _generate(
         sys.stdout.write(made.text + "\n")
         sys.stdout.flush()
     show_usage(made)
+
+
+async def _generate_lines(settings: ClientSettings, prompts: list[str], params: SamplingParams, *, raw: bool) -> None:
+    async with connected(settings, with_model=True) as client:
+        made = await client.generate_many([_asked(prompt, raw=raw) for prompt in prompts], params)
+    for each in made:
+        if isinstance(each, CorollaError):
+            emit({"error": {"code": each.code, "message": str(each)}}, as_json=True)
+        else:
+            emit(as_record(each), as_json=True)
+    if any(isinstance(each, CorollaError) for each in made):
+        raise typer.Exit(1)
+
+
+def _asked(text: str, *, raw: bool) -> str | list[ChatMessage]:
+    return text if raw else [{"role": "user", "content": text}]
 
 
 def chat(

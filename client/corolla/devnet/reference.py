@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +16,16 @@ from corolla.values import ChatMessage
 
 @dataclass(frozen=True, slots=True)
 class TimedRun:
-    """New tokens, and seconds: `prefill` until the first was known, `decode` for all the others."""
+    """New tokens, and seconds: `prefill` until the first was known, `steps` for each of the others."""
 
     token_ids: tuple[int, ...]
     prefill: float
-    decode: float
+    steps: tuple[float, ...]
+
+    @property
+    def decode(self) -> float:
+        """For all but the first."""
+        return sum(self.steps)
 
 
 class Reference:
@@ -54,11 +60,13 @@ class Reference:
         with torch.inference_mode():
             out = self.model(input_ids=torch.tensor([list(prompt_ids)]), use_cache=True, logits_to_keep=1)
             ids = [int(out.logits[0, -1].argmax())]
-            first = time.perf_counter()
+            moments = [time.perf_counter()]
             while len(ids) < tokens:
                 out = self.model(input_ids=torch.tensor([ids[-1:]]), past_key_values=out.past_key_values)
                 ids.append(int(out.logits[0, -1].argmax()))
-        return TimedRun(tuple(ids), prefill=first - start, decode=time.perf_counter() - first)
+                moments.append(time.perf_counter())
+        steps = tuple(after - before for before, after in itertools.pairwise(moments))
+        return TimedRun(tuple(ids), prefill=moments[0] - start, steps=steps)
 
     def end_ids(self) -> frozenset[int]:
         """Every token that ends a sequence, by the generation config."""

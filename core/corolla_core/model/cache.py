@@ -83,6 +83,10 @@ class ReservedWindowLayer(ReservedLayer):
         return max(0, self.length - self.sliding_window + 1)
 
 
+Part = list[tuple[Tensor, Tensor]]
+"""Some positions' keys and values in each block of a span."""
+
+
 class SpanCache:
     """Keys and values of one session: `batch` rows of at most `max_tokens` positions. Made by `BlockRange.new_cache`.
 
@@ -121,6 +125,21 @@ class SpanCache:
             raise InvalidInput(f"reorder needs {self.batch} row numbers below {self.batch}")
         with torch.inference_mode():
             self.entries.reorder_cache(torch.tensor(indices, dtype=torch.int64))
+
+    def part(self, start: int, stop: int) -> Part:
+        """The positions `[start, stop)` in memory of their own; for a span that `batches`."""
+        with torch.inference_mode():
+            return [
+                (layer.keys[:, :, start:stop].clone(), layer.values[:, :, start:stop].clone())
+                for layer in self.entries.layers
+            ]
+
+    def append(self, part: Part) -> None:
+        """Take in what `part` gave of a cache whose positions up to there were the same as this one's."""
+        with torch.inference_mode():
+            for layer, (keys, values) in zip(self.entries.layers, part, strict=True):
+                layer.update(keys, values)
+        self.length += part[0][0].shape[2]
 
     @property
     def nbytes(self) -> int:
