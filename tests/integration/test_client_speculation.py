@@ -129,7 +129,7 @@ async def test_a_right_guess_saves_a_step_and_a_wrong_one_is_paid_for(
 
         def count(conn: Any, message: Any, payload: memoryview) -> None:
             nonlocal steps
-            steps += isinstance(message, Step) and message.keep > 0  # all but the first parts of the prompt
+            steps += isinstance(message, Step) and message.keep > 0
             honest(conn, message, payload)
 
         world.nodes["c"].server.on_message = count  # type: ignore[method-assign]
