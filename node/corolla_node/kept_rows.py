@@ -7,28 +7,28 @@ import torch
 from corolla_core.protocol.errors import PositionMismatch
 
 
-def kept_bytes(batch: int, max_tokens: int, hidden: int, dtype: torch.dtype) -> int:
+def kept_bytes(batch: int, max_tokens: int, width: int, dtype: torch.dtype) -> int:
     """What `KeptRows` of this size may take at most. Beams keep a second copy: see `replay`."""
-    return (2 if batch > 1 else 1) * batch * max_tokens * hidden * dtype.itemsize
+    return (2 if batch > 1 else 1) * batch * max_tokens * width * dtype.itemsize
 
 
 class KeptRows:
-    """`[batch, length, hidden]` rows in wire dtype, in main memory.
+    """`[batch, length, width]` rows as they travel, in main memory.
 
     They follow the KV cache through `crop` and `reorder`. The rows from before the last reorder stay readable through
     `replay`: a replacement that still has to do that step must reorder them itself, as its own neighbours do.
     """
 
-    def __init__(self, batch: int, max_tokens: int, hidden: int, dtype: torch.dtype) -> None:
-        self._rows = torch.empty(batch, max_tokens, hidden, dtype=dtype)
+    def __init__(self, batch: int, max_tokens: int, width: int, dtype: torch.dtype) -> None:
+        self._rows = torch.empty(batch, max_tokens, width, dtype=dtype)
         self._spare: torch.Tensor | None = None
         self._reordered_at: int | None = None
         self.length = 0
 
     def append(self, rows_BTD: torch.Tensor) -> None:
-        end = self.length + rows_BTD.shape[1]
-        self._rows[:, self.length : end] = rows_BTD
-        self.length = end
+        count = rows_BTD.shape[1]
+        self._rows.narrow(1, self.length, count).copy_(rows_BTD)
+        self.length += count
 
     def crop(self, length: int) -> None:
         """Keep the first `length` positions."""

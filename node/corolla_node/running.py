@@ -15,7 +15,6 @@ import structlog
 
 from corolla_core.chain.network import Network
 from corolla_core.model.manifest import Manifest
-from corolla_core.model.tensors import WIRE_DTYPES
 from corolla_core.protocol.errors import CorollaError, NetworkError
 from corolla_core.protocol.ids import Address
 from corolla_core.protocol.signature import Signer
@@ -300,7 +299,7 @@ class Running:
             cert_hash=self._served.listener.cert_hash,
             price_per_token_block=self._settings.price,
             numeric_class=NUMERIC_CLASS[self._settings.dtype],
-            wire_dtypes=tuple(WIRE_DTYPES),
+            wire_dtypes=NUMERIC_CLASS[self._settings.dtype].wires,
             throughput=self._measured,
             kv_free_tokens=0,
             state=NodeState.LOADING,

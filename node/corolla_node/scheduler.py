@@ -49,7 +49,8 @@ class Job(Pending[T]):
 
 class StepJob(Pending[T]):
     """A session's step through `blocks`, to be shared with others' steps: `begin` gives the tensor that goes in and the
-    session's cache; `finish` takes what came out, or the exception in its place, and how many rows were in the pass.
+    session's cache, or None where nothing is left to compute; `finish` takes what came out (None then), or the
+    exception in its place, and how many rows were in the pass.
 
     `rows` counts the step's positions over all rows of the session; `price` is per token and block.
     """
@@ -60,8 +61,8 @@ class StepJob(Pending[T]):
         *,
         rows: int,
         price: int,
-        begin: Callable[[], tuple[Tensor, Any]],
-        finish: Callable[[Tensor | Exception, int], T],
+        begin: Callable[[], tuple[Tensor, Any] | None],
+        finish: Callable[[Tensor | Exception | None, int], T],
         done: Callable[[Pending[T]], None],
     ) -> None:
         super().__init__(done)
@@ -132,6 +133,9 @@ class Scheduler:
                 (self._decode if decode else self._prefill).append(step)
 
     def _next(self) -> list[StepJob[Any]]:
+        if len(self._decode) + len(self._prefill) == 1:
+            alone, self._decode, self._prefill, self._overtaken = self._decode or self._prefill, [], [], 0
+            return alone
         decode, prefill = choose(self._decode, self._prefill, overtaken=self._overtaken)
         going = {id(job) for job in (*decode, *prefill)}
         self._decode = [job for job in self._decode if id(job) not in going]
@@ -147,8 +151,11 @@ class Scheduler:
         for job in jobs:
             if not job.cancelled:
                 try:
-                    begun.append((job, job.begin()))
-                    continue
+                    inputs = job.begin()
+                    if inputs is not None:
+                        begun.append((job, inputs))
+                        continue
+                    job.settle(partial(job.finish, None, job.rows))
                 except BaseException as error:  # this session's alone, too
                     job.error = error
             self._deliver(job)

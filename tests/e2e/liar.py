@@ -38,6 +38,8 @@ NOTHING = Hash32(sha256(b"no root of anything").digest())
 class SkipsABlock:
     """Computes all of its blocks but the last, and is paid for it."""
 
+    batches = False
+
     def __init__(self, honest: BlockRange) -> None:
         self.span = honest.span
         self.hidden_size = honest.hidden_size
@@ -62,6 +64,8 @@ class SkipsABlock:
 
 class Poisons:
     """Computes honestly, then pushes every output a little in a direction of its own."""
+
+    batches = False
 
     def __init__(self, honest: BlockRange, push: Tensor | None = None) -> None:
         self.span = honest.span

@@ -135,6 +135,18 @@ def test_every_public_name_can_be_had() -> None:
         _ = corolla.nonsense
 
 
+def test_speculation_is_a_setting_of_generate_and_chat(corolla: Any) -> None:
+    for command in ("generate", "chat"):
+        shown = corolla(command, "--help", COLUMNS="200").output
+        assert "--speculate" in shown
+        assert "--max-waste" in shown
+    rows = json.loads(corolla("config", "show", "--json", COROLLA_SPECULATE="off").stdout)
+    assert (rows["speculate"]["value"], rows["max_waste"]["value"]) == ("off", 0.5)
+    refused = corolla("generate", "hello", COROLLA_MAX_WASTE="-1")
+    assert refused.exit_code != 0
+    assert "max_waste" in refused.output
+
+
 def test_a_highest_price_is_a_setting_and_no_amount_below_nothing(corolla: Any) -> None:
     shown = corolla("generate", "--help", COLUMNS="200")
     assert "--max-price" in shown.output

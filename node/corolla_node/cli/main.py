@@ -11,9 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from corolla_core.config import Loaded, home, keystore_path, load_settings, setup_logging
+from corolla_core.config.terminal import emit, errors, read_password
 from corolla_core.protocol.errors import ConfigError
 from corolla_node.cli import money
-from corolla_node.cli.terminal import emit, errors, progress_bars, read_password
+from corolla_node.cli.terminal import progress_bars
 from corolla_node.config import NodeSettings
 from corolla_node.data_dir import DataDir
 
