@@ -55,8 +55,8 @@ class NodeSettings(LayeredSettings):
     model: str | None = None
     blocks: Annotated[str, BeforeValidator(_check_blocks)] = "auto"
     max_blocks: Annotated[int | None, Field(ge=1)] = None
-    device: str = "cpu"
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
     threads: Annotated[int | None, Field(ge=1)] = None
     price: Annotated[int, Field(ge=0, le=2**96)] = 1_000_000_000_000
     """base units of Nectar per token and block"""

@@ -24,7 +24,7 @@ from corolla_core.swarm.directory import Directory
 from corolla_node.announcer import Announcer, Condition
 from corolla_node.config import NodeSettings
 from corolla_node.data_dir import DataDir
-from corolla_node.loading import NUMERIC_CLASS
+from corolla_node.engine import NUMERIC_CLASS
 from corolla_node.metrics import serve_metrics
 from corolla_node.opener import Opener
 from corolla_node.redeemer import Redeemer
@@ -127,7 +127,7 @@ class Running:
         redeemer: Redeemer,
         opener: Opener | None,
     ) -> None:
-        """`opener` is None on a network where nobody can demand openings."""
+        """`settings` name the device and dtype chosen; `opener` is None where nobody can demand openings."""
         self._settings = settings
         self._network = network
         self._data_dir = data_dir
@@ -230,6 +230,8 @@ class Running:
             "model_root": self._manifest.root.hex(),
             "span": str(self._span),
             "state": str(self._state()),
+            "device": self._settings.device,
+            "dtype": self._settings.dtype,
             "host": self._settings.host,
             "port": self._served.listener.port,
             "peer_id": self._directory.peer_id,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from corolla_core.model.cache import ReservedLayer, SpanCache
+from corolla_core.model.int8_linear import unrounded
 
 Step = tuple[Tensor, SpanCache]
 
@@ -31,7 +32,7 @@ def can_batch(
     like: Any,
 ) -> bool:
     """Try it: `alone` computes a step, `together` several; `like` is the decoder over the span. A few tokens' work."""
-    with torch.inference_mode():
+    with torch.inference_mode(), unrounded():
         first = next(like.parameters())
         scratch = new_cache(1, 1)
         alone(torch.zeros(1, 1, like.config.hidden_size, dtype=first.dtype, device=first.device), scratch)
