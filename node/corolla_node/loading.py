@@ -75,6 +75,8 @@ def load(
     _log.info("holds blocks", span=str(span), dtype=dtype, mebibytes=round(blocks.weight_bytes / 2**20, 1))
     if not blocks.batches:
         _log.info("this architecture computes sessions one by one", model=checkpoint.name)
+    if reason := blocks.capture_decoding():
+        _log.info("decode steps take the long way through the model's own code", model=checkpoint.name, reason=reason)
     return blocks
 
 

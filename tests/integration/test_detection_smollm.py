@@ -80,6 +80,15 @@ def test_honest_int8_weights_pass_in_every_variant_and_nf4_in_their_place_does_n
         assert court.verdict(run(load_reference(checkpoint, SPAN, NumericClass.NF4), given)).failed
 
 
+def test_what_a_captured_program_decodes_is_honest_alone_and_in_company(checkpoint: Checkpoint, hidden: Tensor) -> None:
+    court = Court(checkpoint, hidden, NumericClass.FP32, "float32", SPAN)
+    assert court.stage.honest.capture_decoding() is None
+    decoding = [variant for variant in VARIANTS if variant.chunk == 1]
+    assert len(decoding) == 2
+    for variant in decoding:
+        assert court.verdict(variant.outputs(court.stage.honest, court.inputs)).outcome is Outcome.PASSED
+
+
 def test_the_shipped_thresholds_are_the_ones_their_evidence_gives(checkpoint: Checkpoint) -> None:
     found = shipped_calibration(Manifest.beside(checkpoint).root)
     for entry in found.calibration.entries:
