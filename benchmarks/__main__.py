@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import torch
+import uvloop
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
@@ -55,7 +55,7 @@ def main() -> None:
     disable_progress_bar()
     torch.set_num_threads(1)
     err = Console(stderr=True)
-    records = asyncio.run(swarm(err, rounds=Rounds(args.rounds, args.tokens, ROUNDS.prefill))) + transports(err)
+    records = uvloop.run(swarm(err, rounds=Rounds(args.rounds, args.tokens, ROUNDS.prefill))) + transports(err)
     save(records, RESULTS)
     show(records, Console())
     err.print(f"written to {RESULTS}", style="dim")
