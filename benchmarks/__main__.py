@@ -30,7 +30,7 @@ def measure(part: Part, checkpoint: Path, effort: Effort, out: Console) -> list[
     out.print(f"{part.name}: {part.about} …", style="dim")
     began = time.monotonic()
     try:
-        records = uvloop.run(_within(part, checkpoint, effort, out))
+        records: list[Record] = uvloop.run(_within(part, checkpoint, effort, out))
     except Exception:
         out.print_exception()
         return []
