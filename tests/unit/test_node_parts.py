@@ -34,7 +34,7 @@ from corolla_node.kept_rows import KeptRows
 from corolla_node.kv_pool import KvPool
 from corolla_node.links import Links, Outlet
 from corolla_node.metrics import serve_metrics
-from corolla_node.running import Stop, supervise
+from corolla_node.stop import Stop, supervise
 
 pytestmark = pytest.mark.anyio
 A = Span(0, 2)
