@@ -262,6 +262,7 @@ async def running_node(
     clock: Callable[[], float] = time,
     blocks: Blocks | None = None,
     weights: Weights | None = None,
+    numeric_class: NumericClass = NumericClass.FP32,
 ) -> AsyncIterator[FakeNode]:
     """A node with fake blocks that serves until the block ends."""
     identity, disk, blocks = signer(name), disk or FakeDisk(), blocks or FakeBlocks(span)
@@ -289,7 +290,7 @@ async def running_node(
             prefixes=prefixes,
             timings=StepTimings(),
             signing=signing,
-            issuer=Issuer(identity, 1337, 0, MODEL, NumericClass.FP32),
+            issuer=Issuer(identity, 1337, 0, MODEL, numeric_class),
             clock=clock,
         )
         offer = Offer(
@@ -297,7 +298,7 @@ async def running_node(
             MODEL,
             blocks,
             lambda part: Hash32(sha256(str(part).encode()).digest()),
-            NumericClass.FP32,
+            numeric_class,
             Price(PRICE),
             weights or FakeWeights(span),
         )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from corolla.compute import ComputeThread
 from corolla.values import ChatMessage
+from corolla_core.model.cache import rolls_back
 from corolla_core.model.checkpoint import Checkpoint, open_checkpoint
 from corolla_core.model.front import load_front
 from corolla_core.model.head import load_head
@@ -38,6 +39,7 @@ class LocalModel:
         self.hidden_size = checkpoint.hidden_size
         self.eos_ids = frozenset(checkpoint.eos_token_ids)
         self.context = int(getattr(checkpoint.text_config, "max_position_embeddings", 0) or 0)
+        self.rolls_back = rolls_back(checkpoint.text_config)
         self.tokenizer: Any = checkpoint.tokenizer()
         self._front = load_front(checkpoint, manifest=manifest)
         self._head = load_head(checkpoint, manifest=manifest)
@@ -73,7 +75,11 @@ class LocalModel:
 
     def logits(self, hidden_BTD: Tensor) -> Tensor:
         """Logits `[B, V]` of the last position."""
-        return self._head.logits(hidden_BTD[:, -1:])[:, -1]
+        return self.all_logits(hidden_BTD[:, -1:])[:, -1]
+
+    def all_logits(self, hidden_BTD: Tensor) -> Tensor:
+        """Logits `[B, T, V]` of every position."""
+        return self._head.logits(hidden_BTD)
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of tokens, special ones left out."""

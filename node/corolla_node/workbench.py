@@ -12,7 +12,7 @@ from time import perf_counter
 import torch
 
 from corolla_core.model.tensors import from_wire, onto_wire, to_wire, wire_dtype
-from corolla_core.protocol.errors import CorollaError
+from corolla_core.protocol.errors import CorollaError, PositionMismatch
 from corolla_core.protocol.ids import Address
 from corolla_core.swarm.messages import Result, Step, Tensor
 from corolla_node.kept_rows import KeptRows, kept_bytes
@@ -79,6 +79,7 @@ class Workbench:
         stepping = Stepping(self, step, payload, last=last)
         return StepJob(
             self._blocks,
+            session=self._agreed.session,
             rows=self._agreed.batch * tokens_of(step),
             price=self._agreed.price.per_token_block,
             begin=stepping.begin,
@@ -187,7 +188,8 @@ class Stepping:
     def begin(self) -> tuple[torch.Tensor, Cache] | None:
         """What goes into the pass, None where an earlier session computed it all.
 
-        Raises TensorRejected, the session being as it was, or SessionBroken.
+        Raises TensorRejected or (where the cache cannot be rolled back) PositionMismatch, the session being as it was,
+        or SessionBroken.
         """
         self._started = perf_counter()
         hidden_BTD = self._bench.unpack(self._step, self._payload)
@@ -195,6 +197,8 @@ class Stepping:
         try:
             cache = self._bench.ready_cache(self._step)
             self._reused = self._bench.reuse(self._step, self._payload)
+        except PositionMismatch:
+            raise
         except Exception as error:
             raise _broken(error) from error
         left_BTD = hidden_BTD[:, BLOCK * len(self._reused) :]

@@ -62,7 +62,7 @@ def _step(number: int, size: int) -> Step:
 async def test_a_ping_takes_the_round_trip(tmp_path: Path) -> None:
     async with _far_echo(Wan(rtt=0.03), tmp_path) as (conn, _inbox):
         seconds = median([await conn.ping() for _ in range(9)])
-        assert 0.03 <= seconds < 0.045
+        assert 0.03 <= seconds < 0.08
         assert (conn.rtt or 0.0) >= 0.03  # what a client chooses its route by
 
 
@@ -73,7 +73,7 @@ async def test_messages_under_way_share_the_delay_and_keep_their_order(tmp_path:
         for number, payload in enumerate(sent):
             conn.send(_step(number, 4096), payload)
         assert [await inbox.payloads.get() for _ in sent] == sent
-        assert 0.05 <= time.perf_counter() - began < 0.2  # one after another would take a second
+        assert 0.05 <= time.perf_counter() - began < 0.5  # one after another would take a second
 
 
 async def test_bytes_take_their_time_at_the_rate(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ async def test_bytes_take_their_time_at_the_rate(tmp_path: Path) -> None:
         began = time.perf_counter()
         conn.send(_step(1, len(payload)), payload)
         assert await inbox.payloads.get() == payload
-        assert 0.2 <= time.perf_counter() - began < 0.5
+        assert 0.2 <= time.perf_counter() - began < 1.0
 
 
 def test_a_line_hands_bytes_on_one_after_another() -> None:

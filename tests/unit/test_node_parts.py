@@ -34,7 +34,7 @@ from corolla_node.kept_rows import KeptRows
 from corolla_node.kv_pool import KvPool
 from corolla_node.links import Links, Outlet
 from corolla_node.metrics import serve_metrics
-from corolla_node.running import Stop, supervise
+from corolla_node.stop import Stop, supervise
 
 pytestmark = pytest.mark.anyio
 A = Span(0, 2)
@@ -263,8 +263,8 @@ async def test_metrics_are_served_from_the_nodes_status() -> None:
         "receipted": 40,
         "receipt_seconds": 0.25,
     }
-    gauges = ("sessions", "queued", "kv_free", "kv_total", "challenges_pending")
-    counters = ("tokens_served", "challenges_answered", "challenges_missed", "row_bytes_lost")
+    gauges = ("sessions", "queued", "kv_free", "kv_total", "prefix_bytes", "challenges_pending")
+    counters = ("tokens_served", "positions_reused", "challenges_answered", "challenges_missed", "row_bytes_lost")
     status = dict.fromkeys(gauges + counters, 7)
     port, stop = serve_metrics(0, lambda: {**status, "redeemed": "12", "timings": timings})
     try:
@@ -273,6 +273,8 @@ async def test_metrics_are_served_from_the_nodes_status() -> None:
         await asyncio.to_thread(stop)
     assert b"corolla_node_sessions 7.0" in page
     assert b"corolla_node_redeemed_total 12.0" in page
+    assert b"corolla_node_prefix_bytes 7.0" in page
+    assert b"corolla_node_positions_reused_total 7.0" in page
     assert b"corolla_node_challenges_pending 7.0" in page
     assert b"corolla_node_challenges_missed_total 7.0" in page
     assert b"corolla_node_row_bytes_lost_total 7.0" in page

@@ -80,6 +80,7 @@ async def connected(settings: ClientSettings, *, with_model: bool) -> AsyncItera
     """A client of these settings. Raises any CorollaError."""
     from corolla.client import AsyncClient
     from corolla.pipeline import Policy
+    from corolla.speculation import Speculation
     from corolla.wallet import WalletPolicy
 
     settings = with_devnet(settings)
@@ -104,6 +105,7 @@ async def connected(settings: ClientSettings, *, with_model: bool) -> AsyncItera
             spares=settings.spares,
         ),
         wallet_policy=WalletPolicy(headroom=settings.tranche_sessions, ttl=int(settings.tranche_hours * 3600)),
+        speculation=Speculation(settings.speculate, settings.max_waste),
     )
     async with client:
         yield client

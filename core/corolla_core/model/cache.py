@@ -112,7 +112,7 @@ class SpanCache:
             raise PositionMismatch("cannot roll back to there", expected=self.length, offered=length)
         if length == self.length:
             return
-        if not all(isinstance(layer, DynamicLayer) for layer in self.entries.layers):
+        if not _can_roll_back(self.entries):
             raise PositionMismatch("this model's state cannot be rolled back", expected=self.length, offered=length)
         for layer in self.entries.layers:
             layer.crop(length - self.length)
@@ -145,6 +145,15 @@ class SpanCache:
     def nbytes(self) -> int:
         """Bytes reserved now (0 before the first forward)."""
         return sum(layer_bytes(layer) for layer in self.entries.layers)
+
+
+def rolls_back(config: Any) -> bool:
+    """Whether all that the blocks of this architecture remember of a session can be rolled back."""
+    return _can_roll_back(DynamicCache(config=config))
+
+
+def _can_roll_back(entries: DynamicCache) -> bool:
+    return all(isinstance(layer, DynamicLayer) for layer in entries.layers)
 
 
 def layer_bytes(layer: Any) -> int:
