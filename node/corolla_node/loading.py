@@ -9,13 +9,14 @@ from random import Random
 from statistics import median
 from time import perf_counter
 
-import psutil
 import structlog
 import torch
 
 from corolla_core.model.block_range import BlockRange, load_blocks
 from corolla_core.model.checkpoint import Checkpoint, open_checkpoint
+from corolla_core.model.int8_blocks import int8_bytes, load_int8_blocks
 from corolla_core.model.manifest import Manifest
+from corolla_core.model.numeric import COMPUTE_DTYPES
 from corolla_core.model.partial import tensors_needed
 from corolla_core.model.smollm import NAME as SMOLLM
 from corolla_core.model.smollm import prepare_smollm
@@ -23,11 +24,10 @@ from corolla_core.protocol.receipt import NumericClass
 from corolla_core.protocol.span import Span
 from corolla_core.swarm.announcement import Announcement
 from corolla_node.block_choice import choose_span
+from corolla_node.engine import NUMERIC_CLASS
 from corolla_node.placement import believed
 
 _log = structlog.get_logger(__name__)
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-NUMERIC_CLASS = {"float32": NumericClass.FP32, "bfloat16": NumericClass.BF16, "float16": NumericClass.FP16}
 _MEMORY_SHARE = 0.6
 """How much of the free memory weights may take when the node chooses its blocks itself."""
 
@@ -47,12 +47,18 @@ def open_model(ref: str) -> tuple[Checkpoint, Manifest]:
     return checkpoint, Manifest.beside(checkpoint)
 
 
-def blocks_that_fit(checkpoint: Checkpoint, *, dtype: torch.dtype, memory: int | None = None) -> int:
-    """How many of the model's blocks this machine can hold beside everything else; at least 1."""
+def block_bytes(checkpoint: Checkpoint, dtype: str) -> int:
+    """About what the weights of one block take in memory."""
     names = tensors_needed(Span(0, 1), checkpoint.config, checkpoint.tensor_names)
-    each = sum(prod(checkpoint.entry(name).shape) for name in names) * dtype.itemsize
-    free = psutil.virtual_memory().available if memory is None else memory
-    return max(1, min(checkpoint.num_blocks, int(free * _MEMORY_SHARE) // max(1, each)))
+    shapes = [checkpoint.entry(name).shape for name in names]
+    if NUMERIC_CLASS[dtype] is NumericClass.INT8:
+        return sum(int8_bytes(shape) for shape in shapes)
+    return sum(prod(shape) for shape in shapes) * COMPUTE_DTYPES[NUMERIC_CLASS[dtype]].itemsize
+
+
+def blocks_that_fit(checkpoint: Checkpoint, *, dtype: str, memory: int) -> int:
+    """How many of the model's blocks fit into `memory` free bytes beside everything else; at least 1."""
+    return max(1, min(checkpoint.num_blocks, int(memory * _MEMORY_SHARE) // max(1, block_bytes(checkpoint, dtype))))
 
 
 def choose_blocks(checkpoint: Checkpoint, swarm: list[Announcement], *, at_most: int, rng: Random) -> Span:
@@ -70,11 +76,21 @@ def load(
     dtype: str,
     progress: Callable[[int, int], None] | None = None,
 ) -> Loaded:
-    """Blocks checked against the manifest, and measured. Raises ModelError."""
+    """Blocks checked against the manifest, on a device and in a dtype that `choose_engine` gave, and measured.
+
+    Raises ModelError.
+    """
     began = perf_counter()
-    blocks = load_blocks(checkpoint, span, device=device, dtype=DTYPES[dtype], manifest=manifest, progress=progress)
+    if NUMERIC_CLASS[dtype] is NumericClass.INT8:
+        blocks = load_int8_blocks(checkpoint, span, manifest=manifest, progress=progress)
+    else:
+        kind = COMPUTE_DTYPES[NUMERIC_CLASS[dtype]]
+        blocks = load_blocks(checkpoint, span, device=device, dtype=kind, manifest=manifest, progress=progress)
+    _log.info("holds blocks", span=str(span), dtype=dtype, mebibytes=round(blocks.weight_bytes / 2**20, 1))
     if not blocks.batches:
         _log.info("this architecture computes sessions one by one", model=checkpoint.name)
+    if reason := blocks.capture_decoding():
+        _log.info("decode steps take the long way through the model's own code", model=checkpoint.name, reason=reason)
     return Loaded(blocks, measure_throughput(blocks), perf_counter() - began)
 
 

@@ -6,10 +6,12 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from random import Random
 from time import time
 
 import structlog
+from torch import get_num_threads
 
 from corolla_core.chain.devnet_keys import DEVNET_CHAIN_IDS
 from corolla_core.chain.escrow import Escrow
@@ -26,6 +28,7 @@ from corolla_core.model.manifest import Manifest
 from corolla_core.protocol.errors import ConfigError
 from corolla_core.protocol.ids import ZERO_ADDRESS, address
 from corolla_core.protocol.pricing import Price
+from corolla_core.protocol.receipt import NumericClass
 from corolla_core.protocol.signature import Signer
 from corolla_core.protocol.span import Span
 from corolla_core.store.store import Store
@@ -36,10 +39,10 @@ from corolla_node.books import Books
 from corolla_node.config import NodeSettings
 from corolla_node.data_dir import DataDir
 from corolla_node.desk import Policy
+from corolla_node.engine import NUMERIC_CLASS, Engine, choose_engine, this_machine
 from corolla_node.loading import (
-    DTYPES,
-    NUMERIC_CLASS,
     Loaded,
+    block_bytes,
     blocks_that_fit,
     choose_blocks,
     load,
@@ -86,9 +89,10 @@ async def run_node(
         chain = await stack.enter_async_context(await Chain.connect(network, deadline=_RPC_SECONDS))
         directory = await stack.enter_async_context(_joined(settings, network, data_dir))
         checkpoint, manifest = await asyncio.to_thread(open_model, settings.model)
-        await check_model(Models(chain), manifest, NUMERIC_CLASS[settings.dtype])
+        engine = await _engine(settings, checkpoint, await check_model(Models(chain), manifest))
+        settings = settings.model_copy(update={"device": engine.device, "dtype": engine.dtype})
         rng = rng or Random()
-        span = settings.span or await _choose(settings, checkpoint, manifest, directory, rng)
+        span = settings.span or await _choose(settings, engine, checkpoint, manifest, directory, rng)
         source = _Source(settings, checkpoint, manifest, report)
         loaded = await source.load(span)
         sender = TransactionSender(chain, signer)
@@ -231,7 +235,8 @@ class _Source:
 
     def has_room(self, span: Span) -> bool:
         """Whether these blocks fit beside those that are in memory now; of a device's own memory that is not known."""
-        fitting = blocks_that_fit(self._checkpoint, dtype=DTYPES[self._settings.dtype])
+        free = this_machine().memory
+        fitting = blocks_that_fit(self._checkpoint, dtype=self._settings.dtype, memory=free)
         return self._settings.device == "cpu" and fitting >= len(span)
 
 
@@ -249,10 +254,29 @@ async def _joined(settings: NodeSettings, network: Network, data_dir: DataDir) -
         await directory.stop()
 
 
+async def _engine(settings: NodeSettings, checkpoint: Checkpoint, admitted: tuple[NumericClass, ...]) -> Engine:
+    machine = await asyncio.to_thread(this_machine)
+    engine = await asyncio.to_thread(
+        choose_engine,
+        settings.device,
+        settings.dtype,
+        admitted=admitted,
+        machine=machine,
+        block_bytes=partial(block_bytes, checkpoint),
+    )
+    _log.info("computes with", device=engine.device, dtype=engine.dtype, why=engine.why, threads=get_num_threads())
+    return engine
+
+
 async def _choose(
-    settings: NodeSettings, checkpoint: Checkpoint, manifest: Manifest, directory: Directory, rng: Random
+    settings: NodeSettings,
+    engine: Engine,
+    checkpoint: Checkpoint,
+    manifest: Manifest,
+    directory: Directory,
+    rng: Random,
 ) -> Span:
-    fitting = await asyncio.to_thread(blocks_that_fit, checkpoint, dtype=DTYPES[settings.dtype])
+    fitting = await asyncio.to_thread(blocks_that_fit, checkpoint, dtype=engine.dtype, memory=engine.memory)
     swarm = await directory.lookup(manifest.root, checkpoint.num_blocks)
     span = choose_blocks(checkpoint, swarm, at_most=min(fitting, settings.max_blocks or fitting), rng=rng)
     _log.info("chose blocks", span=str(span), nodes_seen=len(swarm))

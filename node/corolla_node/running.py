@@ -15,7 +15,6 @@ import structlog
 
 from corolla_core.chain.network import Network
 from corolla_core.model.manifest import Manifest
-from corolla_core.model.tensors import WIRE_DTYPES
 from corolla_core.protocol.errors import CorollaError, ModelError, NetworkError
 from corolla_core.protocol.ids import Address
 from corolla_core.protocol.signature import Signer
@@ -25,7 +24,8 @@ from corolla_core.swarm.directory import Directory
 from corolla_node.announcer import Announcer, Condition
 from corolla_node.config import NodeSettings
 from corolla_node.data_dir import DataDir
-from corolla_node.loading import NUMERIC_CLASS, Loaded
+from corolla_node.engine import NUMERIC_CLASS
+from corolla_node.loading import Loaded
 from corolla_node.metrics import serve_metrics
 from corolla_node.opener import Opener
 from corolla_node.placement import Held, Placement
@@ -105,7 +105,8 @@ class Running:
         redeemer: Redeemer,
         opener: Opener | None,
     ) -> None:
-        """`placement` is None for a node that stays where it is, `opener` where nobody can demand openings."""
+        """`settings` name the device and dtype chosen. `placement` is None for a node that stays where it is, `opener`
+        where nobody can demand openings."""
         self._settings = settings
         self._network = network
         self._data_dir = data_dir
@@ -288,6 +289,8 @@ class Running:
             "model_root": self._manifest.root.hex(),
             "span": str(self._held.span),
             "state": str(self._state()),
+            "device": self._settings.device,
+            "dtype": self._settings.dtype,
             "moves": self._moves,
             "host": self._settings.host,
             "peer_id": self._directory.peer_id,
@@ -360,7 +363,7 @@ class Running:
             cert_hash=self._serving.listener.cert_hash,
             price_per_token_block=self._settings.price,
             numeric_class=NUMERIC_CLASS[self._settings.dtype],
-            wire_dtypes=tuple(WIRE_DTYPES),
+            wire_dtypes=NUMERIC_CLASS[self._settings.dtype].wires,
             throughput=self._held.throughput,
             kv_free_tokens=0,
             state=NodeState.LOADING,
@@ -378,6 +381,8 @@ def _figures(served: Serving) -> dict[str, Any]:
         "queued": server.info().queued,
         "kv_free": served.kv.free,
         "kv_total": served.kv.total,
+        "prefix_bytes": served.prefixes.used,
+        "positions_reused": served.prefixes.reused,
         "tokens_served": timings.tokens,
         "row_bytes_lost": served.archive.lost,
         "timings": timings.summary(),
