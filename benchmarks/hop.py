@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.table import Table
 from transformers.utils.logging import disable_progress_bar
 
-from benchmarks.plain import plain_model
 from benchmarks.record import machine
+from benchmarks.rivals.rival import rival
 from corolla_core.config import setup_logging
 from corolla_core.model.checkpoint import open_checkpoint
 from corolla_core.model.smollm import prepare_smollm
@@ -146,7 +146,7 @@ async def measure(checkpoint: Path, *, rounds: int, tokens: int) -> tuple[Parts,
     """The parts of our tokens, and plain transformers' seconds a token."""
     prompt = list(open_checkpoint(str(checkpoint)).tokenizer()(PROMPT).input_ids)
     plain_seconds: list[float] = []
-    async with plain_model(checkpoint) as plain, two_hops(checkpoint) as hops:
+    async with rival("benchmarks.rivals.plain", str(checkpoint)) as plain, two_hops(checkpoint) as hops:
         for number in range(rounds + 1):
             base = await plain.run(prompt, tokens)
             if await hops.run(tokens) != base.token_ids:

@@ -2,8 +2,8 @@
 
     python -m benchmarks.prefill [--nodes 2] [--rtt 0.05] [--tokens 512] [--sizes 16 32 64 128] [--rounds 3]
 
-Every round takes each way in turn, and plain transformers first. `cut by the client` is `prefill_steps`; the other rows
-force every step to one size. Seconds are to the first token.
+Every round takes each way in turn, plain transformers before it. `cut by the client` is `prefill_steps`; the other
+rows force every step to one size. Seconds are to the first token.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
 from pathlib import Path
 from statistics import median
 from unittest.mock import patch
@@ -22,14 +23,16 @@ import torch
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
-from benchmarks.plain import plain_model
+from benchmarks.prompts import Prompt, Prompts
 from benchmarks.record import Record, record, show
-from benchmarks.swarm import passage, require_same
+from benchmarks.rivals.rival import TimedRun, rival
+from benchmarks.turns import Meaningless
 from benchmarks.wan import Wan, far_devnet
 from corolla import session
 from corolla.client import AsyncClient
 from corolla.devnet.devnet import Devnet, DevnetPlan
 from corolla.devnet.split import split_evenly
+from corolla.prefill import prefill_steps
 from corolla_core.config import setup_logging
 from corolla_core.model.checkpoint import open_checkpoint
 from corolla_core.model.sampling import SamplingParams
@@ -67,29 +70,29 @@ async def swarm(checkpoint: Path, nodes: int, wan: Wan | None) -> AsyncIterator[
         yield client
 
 
+async def first_token(client: AsyncClient, prompt: Prompt, base: TimedRun) -> float:
+    """Seconds until it. Raises Meaningless unless the tokens are those of the baseline."""
+    made = await client.generate(prompt.text, _TOKENS)
+    if made.token_ids != base.token_ids:
+        raise Meaningless(f"the swarm says {made.token_ids}, plain transformers {base.token_ids}")
+    return made.usage.first_token_seconds
+
+
 async def measure(nodes: int, wan: Wan | None, *, tokens: int, sizes: Sequence[int], rounds: int) -> list[Record]:
     checkpoint = prepare_smollm()
-    tokenizer = open_checkpoint(str(checkpoint)).tokenizer()
-
-    def encode(text: str) -> list[int]:
-        return list(tokenizer(text).input_ids)
-
-    prompt = passage(tokens, encode)
-    length = len(encode(prompt))
+    prompts, chapters = Prompts.for_checkpoint(checkpoint), count()
+    length = len(prompts.passage(tokens).ids)
+    ways = {OURS: prefill_steps, **{f"steps of {size}": fixed(size) for size in sizes}}
     seconds: defaultdict[str, list[float]] = defaultdict(list)
-    async with plain_model(checkpoint) as plain, swarm(checkpoint, nodes, wan) as client:
+    async with rival("benchmarks.rivals.plain", str(checkpoint)) as plain, swarm(checkpoint, nodes, wan) as client:
         await client.generate("Hello", _TOKENS)  # opens the tranche
         for _ in range(rounds):
-            base = await plain.run(encode(prompt), _TOKENS.max_tokens)
-            seconds["plain"].append(base.prefill)
-            ours = await client.generate(prompt, _TOKENS)
-            require_same(base.token_ids, ours)
-            seconds[OURS].append(ours.usage.first_token_seconds)
-            for size in sizes:
-                with patch.object(session, "prefill_steps", fixed(size)):
-                    cut = await client.generate(prompt, _TOKENS)
-                require_same(base.token_ids, cut)
-                seconds[f"steps of {size}"].append(cut.usage.first_token_seconds)
+            for way, steps in ways.items():
+                prompt = prompts.passage(tokens, chapter=next(chapters))  # nodes remember what a client sent before
+                base = await plain.run(prompt.ids, _TOKENS.max_tokens)
+                seconds["plain"].append(base.prefill)
+                with patch.object(session, "prefill_steps", steps):
+                    seconds[way].append(await first_token(client, prompt, base))
     where = "loopback" if wan is None else str(wan)
     command = f"python -m benchmarks.prefill --nodes {nodes} --rtt {0 if wan is None else wan.rtt} --tokens {tokens}"
     baseline = length / median(seconds.pop("plain"))

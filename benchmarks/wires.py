@@ -1,6 +1,6 @@
 """What a narrower wire costs to write and read, and what it saves where the line is slow.
 
-python -m benchmarks.wires [--rtt 0.05] [--mbit 20] [--tokens 512] [--rounds 3]
+python -m benchmarks.wires [--rtt 0.05] [--mbit 2] [--tokens 512] [--rounds 3]
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import torch
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
+from benchmarks.prompts import Prompts
 from benchmarks.record import Record, record, show
-from benchmarks.swarm import NODES, passage
+from benchmarks.swarm import NODES
 from benchmarks.wan import Wan, far_devnet
 from corolla.client import AsyncClient
 from corolla.devnet.devnet import DevnetPlan
@@ -72,10 +73,8 @@ def _microseconds(work: Callable[[], object], *, times: int = 200) -> float:
 async def prefills(wan: Wan, *, tokens: int, rounds: int) -> list[Record]:
     """The first token after a prompt, through two nodes over each wire."""
     checkpoint = prepare_smollm()
-    opened = open_checkpoint(str(checkpoint))
-    tokenizer = opened.tokenizer()
-    prompt = passage(tokens, lambda text: list(tokenizer(text).input_ids))
-    plan = DevnetPlan(model=str(checkpoint), spans=split_evenly(opened.num_blocks, NODES))
+    prompts = Prompts.for_checkpoint(checkpoint)
+    plan = DevnetPlan(model=str(checkpoint), spans=split_evenly(open_checkpoint(str(checkpoint)).num_blocks, NODES))
     seconds: defaultdict[str, list[float]] = defaultdict(list)
     async with AsyncExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="corolla-wires-")))
@@ -95,9 +94,10 @@ async def prefills(wan: Wan, *, tokens: int, rounds: int) -> list[Record]:
         await clients["float32"].deposit(Nectar(100 * ONE_NECTAR))
         for client in clients.values():
             await client.generate("Hello", SamplingParams(max_tokens=2))  # opens the tranche
-        for _ in range(rounds):
+        for number in range(rounds):
+            prompt = prompts.passage(tokens, chapter=number)  # nodes remember what a client sent before
             for wire, client in clients.items():
-                made = await client.generate(prompt, SamplingParams(max_tokens=2))
+                made = await client.generate(prompt.text, SamplingParams(max_tokens=2))
                 seconds[wire].append(made.usage.first_token_seconds)
     baseline = median(seconds["float32"])
     return [
@@ -111,7 +111,7 @@ def main() -> None:
         prog=_COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rtt", type=float, default=0.05, help="seconds")
-    parser.add_argument("--mbit", type=float, default=20.0, help="megabits a second, to and from each node")
+    parser.add_argument("--mbit", type=float, default=2.0, help="megabits a second, to and from each node")
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()

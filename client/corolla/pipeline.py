@@ -173,7 +173,9 @@ class Pipeline:
             self._retire_lost()
             try:
                 await self._fill_gaps()
+                _log.debug("every block is served")
                 await self._wiring.join_up(self.hops, replay_to, replay)
+                _log.debug("the chain is whole", replayed=replay_to)
             except NoRoute:
                 if time.monotonic() >= give_up_at:
                     raise
