@@ -1,6 +1,6 @@
 """What a narrower wire costs to write and read, and what it saves where the line is slow.
 
-python -m benchmarks.wires [--rtt 0.05] [--mbit 20] [--tokens 512] [--rounds 3]
+python -m benchmarks.wires [--rtt 0.05] [--mbit 2] [--tokens 512] [--rounds 3]
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def main() -> None:
         prog=_COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rtt", type=float, default=0.05, help="seconds")
-    parser.add_argument("--mbit", type=float, default=20.0, help="megabits a second, to and from each node")
+    parser.add_argument("--mbit", type=float, default=2.0, help="megabits a second, to and from each node")
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()

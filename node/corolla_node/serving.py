@@ -50,6 +50,7 @@ class Serving:
     timings: StepTimings
     bookkeeper: Bookkeeper
     kv: KvPool
+    prefixes: Prefixes
     archive: Archive
 
 
@@ -112,7 +113,7 @@ async def serving(
         scheduler.start()
         writer = tasks.create_task(bookkeeper.run())
         try:
-            yield Serving(server, listener, desk.timings, bookkeeper, kv, archive)
+            yield Serving(server, listener, desk.timings, bookkeeper, kv, prefixes, archive)
         finally:
             await server.drain(0)
             await desk.links.close()

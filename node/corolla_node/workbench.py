@@ -79,6 +79,7 @@ class Workbench:
         stepping = Stepping(self, step, payload, last=last)
         return StepJob(
             self._blocks,
+            session=self._agreed.session,
             rows=self._agreed.batch * tokens_of(step),
             price=self._agreed.price.per_token_block,
             begin=stepping.begin,
@@ -137,7 +138,7 @@ class Workbench:
 
     def _share(self, first: int) -> None:
         """Let later sessions have the blocks from this one on."""
-        if self._trail is None:
+        if self._trail is None or first == len(self._trail.names):
             return
         assert self._cache is not None
         assert self._rows is not None

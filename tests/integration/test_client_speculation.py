@@ -33,6 +33,7 @@ from corolla_core.protocol.span import Span
 from corolla_core.protocol.transcript import Entry, Transcript
 from corolla_core.protocol.units import Nectar
 from corolla_core.protocol.verdict import Outcome, judge
+from corolla_core.swarm.messages import Step
 from corolla_core.swarm.openings import ask_opening
 
 pytestmark = pytest.mark.anyio
@@ -128,7 +129,7 @@ async def test_a_right_guess_saves_a_step_and_a_wrong_one_is_paid_for(
 
         def count(conn: Any, message: Any, payload: memoryview) -> None:
             nonlocal steps
-            steps += type(message).__name__ == "Step"
+            steps += isinstance(message, Step) and message.keep > 0
             honest(conn, message, payload)
 
         world.nodes["c"].server.on_message = count  # type: ignore[method-assign]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
@@ -114,7 +114,11 @@ async def _generate(
 
 async def _generate_lines(settings: ClientSettings, prompts: list[str], params: SamplingParams, *, raw: bool) -> None:
     async with connected(settings, with_model=True) as client:
-        made = await client.generate_many([_asked(prompt, raw=raw) for prompt in prompts], params)
+        show_many(await client.generate_many([_asked(prompt, raw=raw) for prompt in prompts], params))
+
+
+def show_many(made: Sequence[Generation | CorollaError]) -> None:
+    """A JSON object for each on a line of its own; exit status 1 where any is an error."""
     for each in made:
         if isinstance(each, CorollaError):
             emit({"error": {"code": each.code, "message": str(each)}}, as_json=True)

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from corolla_core.model.cache import SpanCache, layer_bytes
 from corolla_core.model.checkpoint import Checkpoint, Progress
+from corolla_core.model.lean import Lean
 from corolla_core.model.manifest import Manifest
 from corolla_core.model.partial import base_of, layer_list_name, load_part, tensors_needed
 from corolla_core.model.ragged import Ragged
-from corolla_core.model.ragged_trial import can_batch
+from corolla_core.model.ragged_trial import can_batch, can_decode
 from corolla_core.protocol.errors import (
     InvalidInput,
     InvalidSpan,
@@ -49,6 +50,7 @@ class BlockRange:
         self.dtype, self.device = parameter.dtype, parameter.device
         self.hidden_size = int(base.config.hidden_size)
         self._views: dict[Span, BlockRange] = {span: self}
+        self._lean: Lean | None = None
         self._layer_costs = layer_costs or self._measure()
         self._batches = batches
 
@@ -79,8 +81,23 @@ class BlockRange:
     def batches(self) -> bool:
         """Whether `forward_many` computes its steps in one pass, which a trial run decides when first asked."""
         if self._batches is None:
-            self._batches = can_batch(self._alone, self._ragged.run, self.new_cache, like=self._base)
+            self._batches = can_batch(self._eager, self._ragged.run, self.new_cache, like=self._base)
         return self._batches
+
+    def capture_decoding(self) -> str | None:
+        """Compute decode steps by a program captured from the model from now on, if a trial run finds that it does what
+        the model does; making it takes seconds. Gives None then, or the reason why the model goes on by itself. Views
+        that `sub` made are not concerned."""
+        if self.device.type != "cpu":
+            return "it is made for CPUs"
+        try:
+            lean = Lean(view_of(self._base, 0, len(self.span)), self.new_cache(1, 1).entries.layers)
+            if not can_decode(self._eager, lean.run, self.new_cache, like=self._base):
+                return "its numbers are others"
+        except Exception as error:  # whatever an architecture does that cannot be captured
+            return f"{error!s:.200}" or type(error).__name__
+        self._lean = lean
+        return None
 
     def sub(self, span: Span) -> BlockRange:
         """A range over part of these blocks that shares their weights. Raises NotServed when it is not inside."""
@@ -96,6 +113,11 @@ class BlockRange:
     def parameters(self) -> Iterator[Tensor]:
         """The weights; views give those they share."""
         return iter(self._base.parameters())
+
+    @property
+    def weight_bytes(self) -> int:
+        """The bytes of memory the weights take."""
+        return sum(held.nbytes for held in (*self._base.parameters(), *self._base.buffers()))
 
     def kv_bytes(self, batch: int, tokens: int) -> int:
         """The most bytes a cache of `batch` rows and `tokens` positions ever reserves."""
@@ -113,6 +135,11 @@ class BlockRange:
         return hidden_BTD.to(device=self.device, dtype=self.dtype)
 
     def _alone(self, hidden: Tensor, cache: SpanCache) -> Tensor:
+        if self._lean is not None and self._lean.takes([(hidden, cache)]):
+            return self._lean.run([(hidden, cache)])[0]
+        return self._eager(hidden, cache)
+
+    def _eager(self, hidden: Tensor, cache: SpanCache) -> Tensor:
         start, end = cache.length, cache.length + hidden.shape[1]
         with torch.inference_mode():
             positions = torch.arange(start, end, device=self.device).unsqueeze(0)
@@ -122,8 +149,9 @@ class BlockRange:
 
     def _together(self, steps: list[tuple[Tensor, SpanCache]]) -> list[Tensor | Exception]:
         if len(steps) > 1 and self.batches:
+            lean = self._lean if self._lean is not None and self._lean.takes(steps) else None
             try:
-                return list(self._ragged.run(steps))
+                return list((lean or self._ragged).run(steps))
             except Exception:
                 pass  # the caches are as they were: each step finds out for itself whether it is at fault
         return [_outcome(self._alone, hidden, cache) for hidden, cache in steps]
@@ -167,6 +195,20 @@ def load_blocks(
     each tensor as the checkpoint stores it. Raises InvalidSpan, WeightsCorrupt, WeightsMissing,
     UnsupportedModel.
     """
+    model = read_blocks(checkpoint, span, dtype=dtype, manifest=manifest, progress=progress, transform=transform)
+    return range_over(base_of(model), span, checkpoint.name, device=device)
+
+
+def read_blocks(
+    checkpoint: Checkpoint,
+    span: Span,
+    *,
+    dtype: torch.dtype = torch.float32,
+    manifest: Manifest | None = None,
+    progress: Progress | None = None,
+    transform: Callable[[Tensor], Tensor] | None = None,
+) -> Any:
+    """The causal LM with only the blocks of `span` in it, as `load_blocks` reads them. Raises what it does."""
     if span.end > checkpoint.num_blocks:
         raise InvalidSpan(f"{checkpoint.name} has {checkpoint.num_blocks} blocks", start=span.start, end=span.end)
     if not dtype.is_floating_point:
@@ -177,12 +219,16 @@ def load_blocks(
         manifest.check_blocks(checkpoint, span, tensors)
     if transform is not None:
         tensors = {name: transform(tensor) for name, tensor in tensors.items()}
-    model = load_part(span, checkpoint.config, tensors, dtype=dtype)
+    return load_part(span, checkpoint.config, tensors, dtype=dtype)
+
+
+def range_over(base: Any, span: Span, name: str, *, device: str | torch.device = "cpu") -> BlockRange:
+    """The blocks of `span` out of a decoder that has them under their original indices. Raises UnsupportedModel."""
     try:
-        return BlockRange(view_of(base_of(model), span.start, len(span)).to(device), span)
+        return BlockRange(view_of(base, span.start, len(span)).to(device), span)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
         # the trial run inside: some architectures keep state across spans, or masks that need blocks of another kind
-        raise UnsupportedModel(f"blocks {span} of {checkpoint.name} do not run by themselves: {error!s:.200}") from None
+        raise UnsupportedModel(f"blocks {span} of {name} do not run by themselves: {error!s:.200}") from None
 
 
 class _Blocks(nn.ModuleList):

@@ -23,7 +23,7 @@ from corolla_core.model.cache import SpanCache
 
 IMPLEMENTATION = "corolla_ragged"
 SDPA = "sdpa"
-_UNDERSTOOD = {"dropout", "scaling", "sliding_window", "position_ids", "use_cache"}
+UNDERSTOOD = {"dropout", "scaling", "sliding_window", "position_ids", "use_cache"}
 """What the attention of a single position may be told without being more than `scaled_dot_product_attention`: nothing
 is dropped outside training, and a cache shows no more than its window."""
 
@@ -67,7 +67,7 @@ def _attend(
     """Attention as transformers calls it: query `[1, H, R, W]`, key and value `[1, K, R, W]` of all new rows; gives
     `[1, R, H, W]`."""
     attention = _of_model(module, ragged.kind)
-    direct = ragged.kind == SDPA and options.keys() <= _UNDERSTOOD
+    direct = ragged.kind == SDPA and options.keys() <= UNDERSTOOD
     split = [torch.split(part, ragged.rows, dim=2) for part in (query, key, value)]
     outputs = []
     for cache, tokens, own_query, own_key, own_value in zip(ragged.caches, ragged.tokens, *split, strict=True):

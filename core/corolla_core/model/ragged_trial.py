@@ -1,6 +1,6 @@
-"""Whether a span computes several sessions in one pass as it does each alone: found by doing both.
+"""Whether a span computes sessions another way as the model itself does: found by doing both.
 
-No list of architectures could say it. What the pass gets wrong where it does not fit (a state that is no list of keys,
+No list of architectures could say it. What a pass gets wrong where it does not fit (a state that is no list of keys,
 attention that is not the registered one, masks of another kind, a rotation that looks at the farthest position of all)
 shows in steps over made-up histories, which cost no more than a few tokens.
 """
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from corolla_core.model.cache import ReservedLayer, SpanCache
+from corolla_core.model.int8_linear import unrounded
 
 Step = tuple[Tensor, SpanCache]
 
@@ -21,6 +22,8 @@ WINDOW = 8192
 """The widest sliding window that is tried: histories reach beyond it. A span with a wider one is not batched."""
 _TOLERANCE = {torch.float16: 3e-2, torch.bfloat16: 3e-2}
 """Relative error of a position's hidden state; 1e-4 for wider types. Rounding stays far below either."""
+ROUNDS = 3
+"""How many tokens are decoded in a trial."""
 
 
 def can_batch(
@@ -31,31 +34,73 @@ def can_batch(
     like: Any,
 ) -> bool:
     """Try it: `alone` computes a step, `together` several; `like` is the decoder over the span. A few tokens' work."""
-    with torch.inference_mode():
-        first = next(like.parameters())
-        scratch = new_cache(1, 1)
-        alone(torch.zeros(1, 1, like.config.hidden_size, dtype=first.dtype, device=first.device), scratch)
+    with torch.inference_mode(), unrounded():
+        scratch = _scratch(alone, new_cache, like)
         layers = scratch.entries.layers
-        windows = [layer.sliding_window for layer in layers if getattr(layer, "is_sliding", False)]
-        if not all(isinstance(layer, ReservedLayer) for layer in layers) or max(windows, default=0) > WINDOW:
+        if not all(isinstance(layer, ReservedLayer) for layer in layers) or max(_windows(scratch), default=0) > WINDOW:
             return False
         try:
-            expected = [alone(*step) for step in _steps(new_cache, scratch, windows, like)]
-            outputs = together(_steps(new_cache, scratch, windows, like))
+            expected = [alone(*step) for step in _steps(new_cache, scratch, like)]
+            outputs = together(_steps(new_cache, scratch, like))
         except Exception:  # whatever the architecture does not take
             return False
         return all(_close(output, wanted) for output, wanted in zip(outputs, expected, strict=True))
 
 
-def _steps(new_cache: Callable[[int, int], SpanCache], scratch: SpanCache, windows: list[int], like: Any) -> list[Step]:
-    """The same steps each time: (rows, positions held, where these are, tokens)."""
-    beyond = max(windows, default=8) + 1
+def can_decode(
+    alone: Callable[[Tensor, SpanCache], Tensor],
+    together: Callable[[Sequence[Step]], list[Tensor]],
+    new_cache: Callable[[int, int], SpanCache],
+    *,
+    like: Any,
+) -> bool:
+    """The same of decode steps, one position a row: each alone and all together, several times over, since what one
+    leaves in the caches is what the next one finds there. Raises whatever `together` does."""
+    with torch.inference_mode():
+        scratch = _scratch(alone, new_cache, like)
+        if max(_windows(scratch), default=0) > WINDOW:
+            return False
+        expected, single, joint = (_steps(new_cache, scratch, like, decoding=ROUNDS) for _ in range(3))
+        for _ in range(ROUNDS):
+            wanted = [alone(*step) for step in expected]
+            outputs = [output for step in single for output in together([step])], together(joint)
+            if not all(_close(*pair) for own in outputs for pair in zip(own, wanted, strict=True)):
+                return False
+            expected, single, joint = (
+                [(output, cache) for output, (_hidden, cache) in zip(wanted, steps, strict=True)]
+                for steps in (expected, single, joint)
+            )
+        return True
+
+
+def _scratch(
+    alone: Callable[[Tensor, SpanCache], Tensor], new_cache: Callable[[int, int], SpanCache], like: Any
+) -> SpanCache:
+    """A cache that shows what the span's caches are like."""
+    first = next(like.parameters())
+    scratch = new_cache(1, 1)
+    alone(torch.zeros(1, 1, like.config.hidden_size, dtype=first.dtype, device=first.device), scratch)
+    return scratch
+
+
+def _windows(scratch: SpanCache) -> list[int]:
+    return [layer.sliding_window for layer in scratch.entries.layers if getattr(layer, "is_sliding", False)]
+
+
+def _steps(
+    new_cache: Callable[[int, int], SpanCache], scratch: SpanCache, like: Any, *, decoding: int = 0
+) -> list[Step]:
+    """The same steps each time: (rows, positions held, where these are, tokens). With `decoding`, of one token each, to
+    be followed by others up to so many."""
+    beyond = max(_windows(scratch), default=8) + 1
     far = 2 * int(getattr(like.config, "max_position_embeddings", 2**16))
     plans = [(2, 0, 0, 3), (1, 5, 5, 1), (1, beyond, beyond, 3), (1, beyond, beyond, 1), (2, 6, 6, 2), (1, 7, far, 1)]
+    if decoding:
+        plans = [(rows, held, start, 1) for rows, held, start, _tokens in plans]
     dice = torch.Generator().manual_seed(0)
     steps = []
     for rows, held, start, tokens in plans:
-        cache = new_cache(rows, held + tokens)
+        cache = new_cache(rows, held + max(tokens, decoding))
         for layer, seen in zip(cache.entries.layers, scratch.entries.layers, strict=True):
             layer.lazy_initialization(*(each.expand(rows, -1, -1, -1) for each in (seen.keys, seen.values)))
             for past in (layer.keys, layer.values):
