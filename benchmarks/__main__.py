@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import torch
+import uvloop
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
@@ -29,7 +30,7 @@ def measure(part: Part, checkpoint: Path, effort: Effort, out: Console) -> list[
     out.print(f"{part.name}: {part.about} …", style="dim")
     began = time.monotonic()
     try:
-        records = asyncio.run(_within(part, checkpoint, effort, out))
+        records: list[Record] = uvloop.run(_within(part, checkpoint, effort, out))
     except Exception:
         out.print_exception()
         return []

@@ -90,7 +90,7 @@ def main() -> None:
     torch.manual_seed(0)
     checkpoint = open_checkpoint(str(prepare_smollm()))
     manifest = Manifest.beside(checkpoint)
-    engines = {dtype: load(checkpoint, manifest, SPAN, device="cpu", dtype=dtype) for dtype in DTYPES}
+    engines = {dtype: load(checkpoint, manifest, SPAN, device="cpu", dtype=dtype).blocks for dtype in DTYPES}
     records = measured(engines, rounds=args.rounds, context=args.context)
     save(records, RESULTS)
     show(records, Console())

@@ -1,7 +1,7 @@
 """`python -m benchmarks.speculation`: two paid nodes far away, with guessed tokens and without, taking turns.
 
-Two texts: one that repeats much of its prompt, and one drawn so hot that nothing repeats and what is looked up is
-wrong. A run in which speculation changes what is said is refused.
+Three texts: a summary that repeats its prompt's sentences, one that repeats phrases of it, and words drawn so hot that
+nothing repeats and what is looked up is wrong. A run in which speculation changes what is said is refused.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from corolla_core.protocol.units import ONE_NECTAR, Nectar
 
 RESULTS = Path(__file__).with_name("speculation.json")
 NODES = 2
+TOKENS = 56
 _COMMAND = "python -m benchmarks.speculation"
 _TEXT = (
     "The corolla of a flower is the whorl of its petals. It is often brightly coloured, it draws bees and other "
@@ -41,7 +42,8 @@ _TEXT = (
     "whorls are called the perianth. In some flowers, such as tulips, petals and sepals look alike, and botanists then "
     "speak of tepals."
 )
-_ASK = "Summarize this text by its most important sentences, word for word."
+_EXTRACT = "Extract the key sentences:"
+_OWN_WORDS = "Summarize this text in two sentences, in its own words. Do not add anything."
 _UNRELATED = "Write words that have nothing to do with each other."
 
 
@@ -51,11 +53,14 @@ class Task:
     params: SamplingParams
 
 
+def _ask(text: str, *, temperature: float = 0.0) -> Task:
+    return Task([{"role": "user", "content": text}], SamplingParams(max_tokens=TOKENS, temperature=temperature, seed=1))
+
+
 TASKS: Mapping[str, Task] = {
-    "summary": Task([{"role": "user", "content": f"{_TEXT}\n\n{_ASK}"}], SamplingParams(max_tokens=72)),
-    "unrelated words": Task(
-        [{"role": "user", "content": _UNRELATED}], SamplingParams(max_tokens=72, temperature=1.5, seed=1)
-    ),
+    "summary in the text's sentences": _ask(f"{_EXTRACT}\n\n{_TEXT}"),
+    "summary in its own words": _ask(f"{_OWN_WORDS}\n\n{_TEXT}"),
+    "unrelated words": _ask(_UNRELATED, temperature=1.5),
 }
 
 

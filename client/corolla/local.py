@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
+from corolla.compute import ComputeThread
 from corolla.values import ChatMessage
 from corolla_core.model.cache import rolls_back
 from corolla_core.model.checkpoint import Checkpoint, open_checkpoint
@@ -45,7 +44,7 @@ class LocalModel:
         self._front = load_front(checkpoint, manifest=manifest)
         self._head = load_head(checkpoint, manifest=manifest)
         self._wire = wire
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="corolla-model")
+        self._thread = ComputeThread("corolla-model")
 
     @property
     def root(self) -> ModelRoot:
@@ -57,11 +56,10 @@ class LocalModel:
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`work(*args, **kwargs)` on the compute thread."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, functools.partial(work, *args, **kwargs))
+        return await self._thread.run(functools.partial(work, *args, **kwargs))
 
     def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._thread.close()
 
     def prompt_ids(self, prompt: str | Sequence[ChatMessage]) -> list[int]:
         """Token ids of a text as it is, or of a conversation through the model's chat template. Raises InvalidInput."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import prod
 from random import Random
 from statistics import median
@@ -21,13 +22,23 @@ from corolla_core.model.smollm import NAME as SMOLLM
 from corolla_core.model.smollm import prepare_smollm
 from corolla_core.protocol.receipt import NumericClass
 from corolla_core.protocol.span import Span
-from corolla_core.swarm.announcement import Announcement, NodeState
-from corolla_node.block_choice import Served, choose_span
+from corolla_core.swarm.announcement import Announcement
+from corolla_node.block_choice import choose_span
 from corolla_node.engine import NUMERIC_CLASS
+from corolla_node.placement import believed
 
 _log = structlog.get_logger(__name__)
 _MEMORY_SHARE = 0.6
 """How much of the free memory weights may take when the node chooses its blocks itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Blocks in memory, their throughput in thousandths of a token a second, and how long they took to load."""
+
+    blocks: BlockRange
+    throughput: int
+    seconds: float
 
 
 def open_model(ref: str) -> tuple[Checkpoint, Manifest]:
@@ -51,10 +62,9 @@ def blocks_that_fit(checkpoint: Checkpoint, *, dtype: str, memory: int) -> int:
 
 
 def choose_blocks(checkpoint: Checkpoint, swarm: list[Announcement], *, at_most: int, rng: Random) -> Span:
-    """The span the swarm lacks most, of up to `at_most` blocks; nodes that are leaving do not count as serving."""
-    staying = (NodeState.LOADING, NodeState.ONLINE)
-    served = [Served(each.span, each.throughput) for each in swarm if each.state in staying]
-    return choose_span(checkpoint.num_blocks, min(at_most, checkpoint.num_blocks), served, rng=rng)
+    """The span the swarm lacks most, of up to `at_most` blocks."""
+    length = min(at_most, checkpoint.num_blocks)
+    return choose_span(checkpoint.num_blocks, length, believed(swarm), rng=rng)
 
 
 def load(
@@ -65,8 +75,12 @@ def load(
     device: str,
     dtype: str,
     progress: Callable[[int, int], None] | None = None,
-) -> BlockRange:
-    """Blocks checked against the manifest, on a device and in a dtype that `choose_engine` gave. Raises ModelError."""
+) -> Loaded:
+    """Blocks checked against the manifest, on a device and in a dtype that `choose_engine` gave, and measured.
+
+    Raises ModelError.
+    """
+    began = perf_counter()
     if NUMERIC_CLASS[dtype] is NumericClass.INT8:
         blocks = load_int8_blocks(checkpoint, span, manifest=manifest, progress=progress)
     else:
@@ -77,7 +91,7 @@ def load(
         _log.info("this architecture computes sessions one by one", model=checkpoint.name)
     if reason := blocks.capture_decoding():
         _log.info("decode steps take the long way through the model's own code", model=checkpoint.name, reason=reason)
-    return blocks
+    return Loaded(blocks, measure_throughput(blocks), perf_counter() - began)
 
 
 def measure_throughput(blocks: BlockRange, *, steps: int = 5) -> int:

@@ -189,7 +189,7 @@ class Server:
         self._openings.close()
         self._possessions.close()
 
-    async def drain(self, patience: float) -> None:
+    async def drain(self, patience: float, reason: str = "the node is shutting down") -> None:
         """Take no new session; return when the last has ended, or end them after `patience` seconds. All receipts have
         been signed then."""
         self.draining = True
@@ -199,7 +199,7 @@ class Server:
         except TimeoutError:
             sessions = list(self._sessions.values())
             for session in sessions:
-                session.fault(Draining("the node is shutting down"))
+                session.fault(Draining(reason))
             await asyncio.gather(*(self._end(session, "drained") for session in sessions))
         if self._last_receipts:  # also of sessions that were dropped before, and wait for their upstream's
             await asyncio.wait(self._last_receipts)

@@ -138,7 +138,7 @@ class Workbench:
 
     def _share(self, first: int) -> None:
         """Let later sessions have the blocks from this one on."""
-        if self._trail is None:
+        if self._trail is None or first == len(self._trail.names):
             return
         assert self._cache is not None
         assert self._rows is not None

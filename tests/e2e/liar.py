@@ -25,7 +25,7 @@ from corolla_core.protocol.span import Span
 from corolla_core.swarm.messages import AskOpening
 from corolla_node.bookkeeper import Bookkeeper
 from corolla_node.cli.main import app
-from corolla_node.loading import load
+from corolla_node.loading import Loaded, load
 from corolla_node.opener import Opener
 from corolla_node.openings import Openings
 from corolla_node.ports import Link
@@ -91,13 +91,14 @@ class Poisons:
         return self._honest.kv_bytes(batch, tokens)
 
 
-def downgraded(checkpoint: Any, manifest: Any, span: Span, **kwargs: Any) -> BlockRange:
+def downgraded(checkpoint: Any, manifest: Any, span: Span, **kwargs: Any) -> Loaded:
     """Says float32, and holds its weights in four bits."""
+    loaded = load(checkpoint, manifest, span, **kwargs)
 
     def cheap(tensor: Tensor) -> Tensor:
         return nf4(tensor).float() if tensor.is_floating_point() else tensor
 
-    return load_blocks(checkpoint, span, manifest=manifest, transform=cheap)
+    return replace(loaded, blocks=load_blocks(checkpoint, span, manifest=manifest, transform=cheap))
 
 
 class Refuses(Openings):
@@ -114,7 +115,7 @@ class Deaf(Opener):
         return
 
 
-def withholding(*args: Any, **kwargs: Any) -> BlockRange:
+def withholding(*args: Any, **kwargs: Any) -> Loaded:
     """Computes honestly and keeps it to itself."""
     server_module.Openings = Refuses
     node_module.Opener = Deaf
@@ -154,12 +155,21 @@ class ClaimsOtherWeights(Mislinks):
         return self._instead(ReceiptChain.sign(self, chunk, upstream), weight_root=NOTHING)
 
 
+def computing(as_: Callable[[BlockRange], Any]) -> Callable[..., Loaded]:
+    """Loads honestly, and computes as something else."""
+
+    def loads(*args: Any, **kwargs: Any) -> Loaded:
+        loaded = load(*args, **kwargs)
+        return replace(loaded, blocks=as_(loaded.blocks))
+
+    return loads
+
+
 def main() -> None:
     cheat = sys.argv.pop(1)
-    honest_load: Callable[..., BlockRange] = node_module.load
-    loads: dict[str, Callable[..., Any]] = {
-        "skip": lambda *a, **k: SkipsABlock(honest_load(*a, **k)),
-        "poison": lambda *a, **k: Poisons(honest_load(*a, **k)),
+    loads: dict[str, Callable[..., Loaded]] = {
+        "skip": computing(SkipsABlock),
+        "poison": computing(Poisons),
         "nf4": downgraded,
         "withhold": withholding,
     }

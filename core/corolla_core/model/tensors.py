@@ -41,7 +41,10 @@ def onto_wire(hidden: Tensor, wire: str) -> Tensor:
     Raises TensorRejected for a dtype that does not travel."""
     if wire == "int8":
         return pack(hidden)
-    return hidden.to(device="cpu", dtype=wire_dtype(wire)).contiguous()
+    dtype = wire_dtype(wire)
+    if hidden.dtype is dtype and hidden.is_cpu and hidden.is_contiguous():
+        return hidden
+    return hidden.to(device="cpu", dtype=dtype).contiguous()
 
 
 def over_wire(hidden: Tensor, wire: str) -> Tensor:
@@ -75,12 +78,14 @@ def from_wire(
     dtype = wire_dtype(dtype_name)
     if not shape or len(shape) != len(expect_shape):
         raise TensorRejected(f"expected {_shown(expect_shape)}, not {list(shape)[:8]}")
-    if any(type(got) is not int or got < 1 for got in shape):
-        raise TensorRejected(f"expected {_shown(expect_shape)}, not {list(shape)}")
+    for got in shape:
+        if type(got) is not int or got < 1:
+            raise TensorRejected(f"expected {_shown(expect_shape)}, not {list(shape)}")
     packed = dtype is torch.int8
     given = (*shape[:-1], unpacked_size(shape[-1])) if packed else shape
-    if any(want is not None and want != got for want, got in zip(expect_shape, given, strict=True)):
-        raise TensorRejected(f"expected {_shown(expect_shape)}, not {list(shape)}")
+    for want, got in zip(expect_shape, given, strict=True):
+        if want is not None and want != got:
+            raise TensorRejected(f"expected {_shown(expect_shape)}, not {list(shape)}")
     size = prod(shape) * dtype.itemsize
     if size > max_bytes or size != len(buffer):
         raise TensorRejected(f"{list(shape)} of {dtype_name} is {size} bytes; {len(buffer)} came, {max_bytes} may")

@@ -9,7 +9,7 @@ from corolla_core.swarm.announcement import Announcement
 
 #: Nobody is taken to be faster than this many times the median until that is measured: of honest nodes few are, and who
 #: exaggerates gains no more than this by it.
-MOST_TIMES_MEDIAN = 10
+MOST_TIMES_MEDIAN = 5
 
 
 def most_believed(swarm: Iterable[Announcement]) -> float:

@@ -100,7 +100,8 @@ def _serve(settings: NodeSettings, *, as_json: bool) -> None:
         from corolla_core.chain.network import resolve_network
         from corolla_node.engine import usable_cores
         from corolla_node.node import run_node
-        from corolla_node.running import Ready, Stop, supervise
+        from corolla_node.running import Ready
+        from corolla_node.stop import Stop, supervise
 
         if settings.threads is not None or "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(settings.threads or usable_cores())
