@@ -155,6 +155,7 @@ def main() -> None:
     torch.set_num_threads(1)
     checkpoint = prepare_smollm()
     blocks = load_blocks(open_checkpoint(str(checkpoint)), SPAN)
+    blocks.capture()
     records = engine(blocks, args.counts, rounds=args.rounds, context=args.context)
     del blocks
     if not args.engine_only:

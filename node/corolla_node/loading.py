@@ -64,8 +64,8 @@ def load(
     blocks = load_blocks(checkpoint, span, device=device, dtype=DTYPES[dtype], manifest=manifest, progress=progress)
     if not blocks.batches:
         _log.info("this architecture computes sessions one by one", model=checkpoint.name)
-    if reason := blocks.capture_decoding():
-        _log.info("decode steps take the long way through the model's own code", model=checkpoint.name, reason=reason)
+    if reason := blocks.capture():
+        _log.info("steps take the long way through the model's own code", model=checkpoint.name, reason=reason)
     return blocks
 
 

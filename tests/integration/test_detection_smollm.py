@@ -70,7 +70,7 @@ def test_honest_float32_passes_in_every_variant_and_cheaper_work_does_not(
 
 def test_what_a_captured_program_decodes_is_honest_alone_and_in_company(checkpoint: Checkpoint, hidden: Tensor) -> None:
     court = Court(checkpoint, hidden, NumericClass.FP32, "float32", SPAN)
-    assert court.stage.honest.capture_decoding() is None
+    assert court.stage.honest.capture() is None
     decoding = [variant for variant in VARIANTS if variant.chunk == 1]
     assert len(decoding) == 2
     for variant in decoding:
