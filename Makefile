@@ -16,8 +16,9 @@ MODEL := $(COROLLA_HOME)/models/smollm2-135m-instruct/corolla.manifest.json
 NPM := contracts/node_modules/.lock-installed
 CONTRACTS := $(wildcard contracts/interfaces/*.sol contracts/contracts/*.sol contracts/contracts/*/*.sol)
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
-.PHONY: help setup setup-tests demo test test-contracts test-python bench lint lint-python format clean
+.PHONY: help setup setup-tests demo test test-contracts test-python bench bench-all lint lint-python format clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,8 +48,11 @@ endif
 test-contracts: $(STAMPS)/contracts $(STAMPS)/abi ## the contracts' tests, under Brownie on Ganache
 	bash contracts/scripts/test.sh
 
-bench: setup ## the benchmark table, and benchmarks/results.json
-	$(BIN)/python -m benchmarks
+bench: setup ## the benchmarks in a quarter of an hour: tables, benchmarks/results.json, docs/img/benchmarks.png
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+bench-all: setup ## the benchmarks with more rounds, sessions and latencies (BENCH_ARGS='--only stream')
+	$(BIN)/python -m benchmarks --all $(BENCH_ARGS)
 
 lint: ## ruff, mypy, import-linter, and that the shipped ABI is the contracts'
 	@$(MAKE) --no-print-directory -j2 lint-python $(STAMPS)/abi

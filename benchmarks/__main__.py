@@ -1,64 +1,73 @@
-"""`make bench`: every measure, as a table and as `benchmarks/results.json`."""
+"""`make bench`, `make bench-all`: every part, each written to `benchmarks/results.json` as it ends; a table, a PNG."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import subprocess
 import sys
+import time
 from pathlib import Path
 
 import torch
+import uvloop
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
-from benchmarks.failover import failovers
-from benchmarks.plain import plain_model
-from benchmarks.record import Record, record, save, show
-from benchmarks.swarm import ROUNDS, Rounds, side_by_side
+from benchmarks.chart import draw
+from benchmarks.effort import FULL, QUICK, Effort
+from benchmarks.record import Record, keep, load, save, show
+from benchmarks.suite import PARTS, Part
 from corolla_core.config import setup_logging
 from corolla_core.model.smollm import prepare_smollm
 
 RESULTS = Path(__file__).with_name("results.json")
+CHART = Path(__file__).parents[1] / "docs" / "img" / "benchmarks.png"
+_LIMIT = 3600.0
 
 
-async def swarm(out: Console, *, rounds: Rounds) -> list[Record]:
-    checkpoint = prepare_smollm()
-    out.print(f"two nodes against plain transformers, {rounds.count} rounds each, taking turns …", style="dim")
-    async with plain_model(checkpoint) as plain:
-        records = await side_by_side(checkpoint, plain, rounds=rounds)
-    out.print("nodes killed in mid-sentence …", style="dim")
-    return records + await failovers(checkpoint)
+def measure(part: Part, checkpoint: Path, effort: Effort, out: Console) -> list[Record]:
+    """A part's records; none, and the reason told, when it fails: the other parts are worth having without it."""
+    out.print(f"{part.name}: {part.about} …", style="dim")
+    began = time.monotonic()
+    try:
+        records: list[Record] = uvloop.run(_within(part, checkpoint, effort, out))
+    except Exception:
+        out.print_exception()
+        return []
+    out.print(f"{part.name}: {time.monotonic() - began:.0f} s", style="dim")
+    return records
 
 
-def transports(out: Console) -> list[Record]:
-    """Echo round trips of our connections, against bare TCP without TLS."""
-    out.print("echoes over our connections …", style="dim")
-    script = str(Path(__file__).with_name("transport.py"))
-    done = subprocess.run([sys.executable, script, "--json"], capture_output=True, text=True, check=True)
-    rows = json.loads(done.stdout)["rows"]
-    bare = {row["size"]: row["p50_ms"] for row in rows if row["transport"] == "tcp"}
-    return [
-        record(f"echo of {row['size']} over {row['transport']}", row["p50_ms"], "ms", baseline=bare[row["size"]])
-        for row in rows
-        if row["transport"] != "tcp"
-    ]
+async def _within(part: Part, checkpoint: Path, effort: Effort, out: Console) -> list[Record]:
+    async with asyncio.timeout(_LIMIT):
+        return await part.run(checkpoint, effort, out)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=ROUNDS.count)
-    parser.add_argument("--tokens", type=int, default=ROUNDS.tokens)
+    parser.add_argument("--all", action="store_true", help="more rounds, sessions and latencies")
+    parser.add_argument("--only", nargs="+", choices=[part.name for part in PARTS], help="these parts")
     args = parser.parse_args()
     setup_logging("error")
     disable_progress_bar()
     torch.set_num_threads(1)
     err = Console(stderr=True)
-    records = asyncio.run(swarm(err, rounds=Rounds(args.rounds, args.tokens, ROUNDS.prefill))) + transports(err)
-    save(records, RESULTS)
-    show(records, Console())
-    err.print(f"written to {RESULTS}", style="dim")
+    checkpoint = prepare_smollm()
+    commands = {part.command for part in PARTS}
+    save([each for each in load(RESULTS) if each.command in commands], RESULTS)  # no part measures the others any more
+    failed = []
+    for part in PARTS:
+        if args.only is None or part.name in args.only:
+            if records := measure(part, checkpoint, FULL if args.all else QUICK, err):
+                keep(records, RESULTS, command=part.command)
+                show(records, Console(), title=part.about)
+            else:
+                failed.append(part.name)
+    draw(load(RESULTS), CHART)
+    err.print(f"written to {RESULTS} and {CHART}", style="dim")
+    if failed:
+        err.print(f"failed: {' '.join(failed)}; again with --only", style="red")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

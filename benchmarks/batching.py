@@ -36,6 +36,7 @@ COMMAND = "python -m benchmarks.batching"
 RESULTS = Path(__file__).with_name("batching.json")
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
 CONTEXT = 64
+TOKENS = 24
 SPAN = Span(0, 15)
 """Half of SmolLM2, as one of two nodes serves it."""
 
@@ -87,6 +88,21 @@ async def nodes(checkpoint: Path, counts: Sequence[int], *, rounds: int, context
                 records.append(_record(f"{name}, against one", rate, getattr(base, how)))
                 records.append(_record(f"{name}, against one by one", rate, getattr(alone, how)))
     return records
+
+
+async def sessions(
+    checkpoint: Path, counts: Sequence[int], *, rounds: int, context: int = CONTEXT, tokens: int = TOKENS
+) -> list[Record]:
+    """The span alone, then the whole node."""
+    records = engine(_blocks(checkpoint), counts, rounds=rounds, context=context)
+    return records + await nodes(checkpoint, counts, rounds=rounds, context=context, tokens=tokens)
+
+
+def _blocks(checkpoint: Path) -> BlockRange:
+    """As a node has them."""
+    blocks = load_blocks(open_checkpoint(str(checkpoint)), SPAN)
+    blocks.capture()
+    return blocks
 
 
 async def _rate(node: LoneNode, count: int, context: int, tokens: int) -> Rate:
@@ -148,19 +164,17 @@ def main() -> None:
     parser.add_argument("--counts", type=int, nargs="+", default=COUNTS)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--context", type=int, default=CONTEXT)
-    parser.add_argument("--tokens", type=int, default=24)
+    parser.add_argument("--tokens", type=int, default=TOKENS)
     parser.add_argument("--engine-only", action="store_true")
     args = parser.parse_args()
     setup_logging("error")
     torch.set_num_threads(1)
     checkpoint = prepare_smollm()
-    blocks = load_blocks(open_checkpoint(str(checkpoint)), SPAN)
-    blocks.capture()
-    records = engine(blocks, args.counts, rounds=args.rounds, context=args.context)
-    del blocks
-    if not args.engine_only:
-        run = nodes(checkpoint, args.counts, rounds=args.rounds, context=args.context, tokens=args.tokens)
-        records += asyncio.run(run)
+    if args.engine_only:
+        records = engine(_blocks(checkpoint), args.counts, rounds=args.rounds, context=args.context)
+    else:
+        run = sessions(checkpoint, args.counts, rounds=args.rounds, context=args.context, tokens=args.tokens)
+        records = asyncio.run(run)
     save(records, RESULTS)
     show(records, Console())
 

@@ -1,7 +1,8 @@
 """A node with everything but a chain and a directory, as a process: real TLS, payments, receipts, rows and books.
 
 `python -m benchmarks.lone_node CHECKPOINT SPAN [--one-by-one]` prints `{"ready": …}` and serves until its stdin closes.
-Any tranche exists: one leaf, CAP for this node, of whoever signs for it.
+Any tranche exists: one leaf, CAP for this node, of whoever signs for it. With `--tranches FOLDER` those exist that a
+client wrote there.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import tempfile
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import time
 from typing import Any
 
 import torch
+import uvloop
 from torch import Tensor
 
 from corolla_core.config import setup_logging
@@ -40,10 +42,17 @@ from corolla_core.swarm.messages import Endpoint
 from corolla_node.archive import Archive
 from corolla_node.books import Books
 from corolla_node.desk import Policy
+from corolla_node.ports import Tranches
 from corolla_node.server import Offer
 from corolla_node.serving import Terms, serving
 
-IDENTITY = Signer(b"\1" * 32)
+
+def node_key(number: int) -> Signer:
+    """The key of the node of that number, from 1."""
+    return Signer(bytes([number]) * 32)
+
+
+IDENTITY = node_key(1)
 DOMAIN = escrow_domain(1337, address("0x" + "e5" * 20))
 CAP = Nectar(10**15)
 PRICE = Price(1)
@@ -74,6 +83,19 @@ class _AnyTranche:
         return _Tranche(payer, payer, TREE.root, UnixTime(int(time()) + 86_400))
 
 
+class _WrittenTranches:
+    """Those of `benchmarks.two_hops`, whose client is its own chain."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    async def tranche(self, tranche_id: TrancheId) -> _Tranche:
+        written = json.loads((self._folder / tranche_id.hex()).read_text())
+        payer = address(written["payer"])
+        root = SumNode(Hash32(bytes.fromhex(written["root"])), written["sum"])
+        return _Tranche(payer, payer, root, UnixTime(written["expiry"]))
+
+
 class _OneByOne:
     """The same blocks, each session's step by itself."""
 
@@ -87,7 +109,9 @@ class _OneByOne:
         return [self._blocks.forward(*step) for step in steps]
 
 
-async def serve(checkpoint_path: str, span: Span, *, one_by_one: bool, kv_budget: int) -> None:
+async def serve(
+    checkpoint_path: str, span: Span, *, one_by_one: bool, kv_budget: int, signer: Signer, tranches: Tranches
+) -> None:
     checkpoint = open_checkpoint(checkpoint_path)
     manifest = Manifest.beside(checkpoint)
     loaded = load_blocks(checkpoint, span)
@@ -96,14 +120,14 @@ async def serve(checkpoint_path: str, span: Span, *, one_by_one: bool, kv_budget
         raise SystemExit("this model computes sessions one by one")
     blocks: Any = _OneByOne(loaded) if one_by_one else loaded
     weights = Chunks(checkpoint, span)
-    offer = Offer(IDENTITY.address, manifest.root, blocks, manifest.weight_root, NumericClass.FP32, PRICE, weights)
+    offer = Offer(signer.address, manifest.root, blocks, manifest.weight_root, NumericClass.FP32, PRICE, weights)
     terms = Terms(DOMAIN, Policy(client_share=1.0, client_sessions=CUSTOMERS, orphan_grace=2.0), kv_budget=kv_budget)
     with tempfile.TemporaryDirectory(prefix="corolla-lone-") as folder:
         async with Store.open(Path(folder) / "node.db") as store:
-            books = Books(store, payee=IDENTITY.address, model_root=manifest.root, clock=time)
+            books = Books(store, payee=signer.address, model_root=manifest.root, clock=time)
             archive = Archive(Path(folder) / "rows", limit=2**28, clock=time)
             async with serving(
-                offer, terms, signer=IDENTITY, tranches=_AnyTranche(), memory=books, archive=archive,
+                offer, terms, signer=signer, tranches=tranches, memory=books, archive=archive,
                 write=books.write, clock=time,
             ) as served:  # fmt: skip
                 ready = {
@@ -114,7 +138,8 @@ async def serve(checkpoint_path: str, span: Span, *, one_by_one: bool, kv_budget
                 }
                 print(json.dumps({"ready": ready}), flush=True)
                 await asyncio.to_thread(sys.stdin.read)
-                print(json.dumps({"timings": served.timings.summary()}), flush=True)
+                steps = [asdict(step) for step in served.timings.recent_decode]
+                print(json.dumps({"timings": served.timings.summary(), "steps": steps}), flush=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +185,19 @@ def main() -> None:
     parser.add_argument("span", type=Span.parse)
     parser.add_argument("--one-by-one", action="store_true")
     parser.add_argument("--kv-budget", type=int, default=2**30)
+    parser.add_argument("--identity", type=int, default=1)
+    parser.add_argument("--tranches", type=Path)
     args = parser.parse_args()
     setup_logging("error")
     torch.set_num_threads(1)
-    asyncio.run(serve(args.checkpoint, args.span, one_by_one=args.one_by_one, kv_budget=args.kv_budget))
+    tranches: Tranches = _WrittenTranches(args.tranches) if args.tranches else _AnyTranche()
+    signer = node_key(args.identity)
+    uvloop.run(
+        serve(
+            args.checkpoint, args.span, one_by_one=args.one_by_one, kv_budget=args.kv_budget, signer=signer,
+            tranches=tranches,
+        )
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

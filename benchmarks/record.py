@@ -6,7 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -46,8 +46,19 @@ def save(records: Sequence[Record], path: Path) -> None:
     path.write_text(json.dumps([asdict(each) for each in records], indent=2) + "\n")
 
 
-def show(records: Sequence[Record], console: Console) -> None:
-    table = Table(title="Benchmarks", title_justify="left")
+def load(path: Path) -> list[Record]:
+    """What `save` wrote; nothing where there is no file."""
+    return [Record(**each) for each in json.loads(path.read_text())] if path.exists() else []
+
+
+def keep(records: Sequence[Record], path: Path, *, command: str) -> None:
+    """Put the records of a command in the place of those that it wrote before, the others staying."""
+    others = [each for each in load(path) if each.command != command]
+    save([*others, *(replace(each, command=command) for each in records)], path)
+
+
+def show(records: Sequence[Record], console: Console, *, title: str = "Benchmarks") -> None:
+    table = Table(title=title, title_justify="left")
     table.add_column("measure")
     for heading in ("value", "unit", "baseline", "ratio"):
         table.add_column(heading, justify="right" if heading != "unit" else "left")

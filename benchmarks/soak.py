@@ -1,7 +1,8 @@
 """`python -m benchmarks.soak`: many sessions on one node for long. No token may be lost or wrong, no memory kept.
 
-Customers open sessions of random lengths, prefill and decode, one or two rows, some sending what must be refused, some
-vanishing in mid-step, until the time is up. What each decoded beside the others is compared with one prefill by itself.
+Customers open sessions of random lengths, prefill and decode, one or two rows, beginning as their others did or not,
+some sending what must be refused, some vanishing in mid-step, until the time is up. What each decoded beside the others
+is compared with one prefill by itself.
 """
 
 from __future__ import annotations
@@ -89,16 +90,19 @@ class Soak:
 
     async def _keep_coming(self, number: int) -> None:
         dice = random.Random(number)
+        often_said = torch.randn(1, self._longest, self._reference.hidden_size)
         while not self._over:
             async with Customer(self._node, number) as customer:
-                while not self._over and await self._session(customer, dice):
+                while not self._over and await self._session(customer, dice, often_said):
                     pass
 
-    async def _session(self, customer: Customer, dice: random.Random) -> bool:
+    async def _session(self, customer: Customer, dice: random.Random, often_said: Tensor) -> bool:
         """One session; False when it ended by breaking the connection."""
         seen, longest = self._seen, self._longest
         batch, prompt = dice.choice((1, 1, 1, 2)), dice.randint(2, longest // 2)
         whole = torch.randn(batch, longest, self._reference.hidden_size)
+        common = dice.randint(0, longest)
+        whole[:, :common] = often_said[:, :common]
         try:
             await customer.open(max_tokens=longest, batch=batch)
         except OutOfCapacity:

@@ -139,7 +139,7 @@ class FakeDirectory:
                 cert_hash=Hash32(node.endpoint.cert_hash),
                 price_per_token_block=self.prices.get(node.account, PRICE),
                 numeric_class=NumericClass.FP32,
-                wire_dtypes=("float32",),
+                wire_dtypes=NumericClass.FP32.wires,
                 throughput=self.throughput.get(node.account, 100_000),
                 kv_free_tokens=100_000,
                 state=NodeState.ONLINE,
@@ -190,7 +190,9 @@ class ClientWorld:
         self.wallet = self.make_wallet(wallet)
         self.links = Links(self._dial)
         self.peers = Peers(self.directory, MODEL, BLOCKS, rtt=self.links.rtt)
-        self.model = LocalModel(checkpoint=self.checkpoint, manifest=Manifest.beside(self.checkpoint))
+        policy = policy or fast_policy()
+        manifest = Manifest.beside(self.checkpoint)
+        self.model = LocalModel(checkpoint=self.checkpoint, manifest=manifest, wire=policy.wire_dtype)
         self.engine = Engine(
             model=self.model,
             hidden_size=HIDDEN,
@@ -200,7 +202,7 @@ class ClientWorld:
             links=self.links,
             wallet=self.wallet,
             keep_receipts=self._keep,
-            policy=policy or fast_policy(),
+            policy=policy,
         )
         self._stack.callback(self.store.close)
         self._stack.callback(self.model.close)

@@ -55,6 +55,12 @@ class FakeCache:
     def crop(self, length: int) -> None:
         self.seen = self.seen[:, :length]
 
+    def part(self, start: int, stop: int) -> torch.Tensor:
+        return self.seen[:, start:stop].clone()
+
+    def append(self, part: torch.Tensor) -> None:
+        self.seen = torch.cat([self.seen, part], dim=1)
+
     def reorder(self, indices: list[int]) -> None:
         self.seen = self.seen[indices]
 
@@ -63,6 +69,7 @@ class FakeBlocks:
     """Blocks whose output at a position depends on every input of that row so far, and on the span."""
 
     hidden_size = HIDDEN
+    batches = True
 
     def __init__(self, span: Span) -> None:
         self.span = span

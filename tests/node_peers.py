@@ -68,6 +68,7 @@ from corolla_node.kv_pool import KvPool
 from corolla_node.links import Links
 from corolla_node.paybook import Paybook
 from corolla_node.ports import Blocks, Dialer, LinkHandler, Weights
+from corolla_node.prefixes import Prefixes
 from corolla_node.receipts import Issuer, signing_thread
 from corolla_node.scheduler import Scheduler
 from corolla_node.server import Offer, Server
@@ -261,6 +262,7 @@ async def running_node(
     clock: Callable[[], float] = time,
     blocks: Blocks | None = None,
     weights: Weights | None = None,
+    numeric_class: NumericClass = NumericClass.FP32,
 ) -> AsyncIterator[FakeNode]:
     """A node with fake blocks that serves until the block ends."""
     identity, disk, blocks = signer(name), disk or FakeDisk(), blocks or FakeBlocks(span)
@@ -269,11 +271,12 @@ async def running_node(
     scheduler.start()
     bookkeeper = Bookkeeper(disk.write)
     signing = signing_thread()
+    prefixes = Prefixes()
     async with asyncio.TaskGroup() as tasks:
         paybook = Paybook(
             payee=identity.address, domain=DOMAIN, tranches=world.chain, memory=disk, bookkeeper=bookkeeper, clock=clock
         )
-        kv = KvPool(kv_budget)
+        kv = KvPool(kv_budget, spare=prefixes.limit)
         desk = Desk(
             loop=loop,
             policy=policy or Policy(payment_grace=0.2, orphan_grace=0.2),
@@ -284,9 +287,10 @@ async def running_node(
             archive=disk.archive,
             links=Links(world.dialer(identity.address), tasks, linger=0.1),
             inbox=KvPool(64 * 2**20),
+            prefixes=prefixes,
             timings=StepTimings(),
             signing=signing,
-            issuer=Issuer(identity, 1337, 0, MODEL, NumericClass.FP32),
+            issuer=Issuer(identity, 1337, 0, MODEL, numeric_class),
             clock=clock,
         )
         offer = Offer(
@@ -294,7 +298,7 @@ async def running_node(
             MODEL,
             blocks,
             lambda part: Hash32(sha256(str(part).encode()).digest()),
-            NumericClass.FP32,
+            numeric_class,
             Price(PRICE),
             weights or FakeWeights(span),
         )

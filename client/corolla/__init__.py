@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from corolla.chat import ChatSession as ChatSession
     from corolla.client import AsyncClient as AsyncClient
     from corolla.pipeline import Policy as Policy
+    from corolla.speculation import Speculation as Speculation
     from corolla.sync import Client as Client
     from corolla.values import Balance as Balance
     from corolla.values import BeamText as BeamText
@@ -43,6 +44,7 @@ _HOMES = {
     "Policy": "corolla.pipeline",
     "SamplingParams": "corolla_core.model.sampling",
     "Signer": "corolla_core.protocol.signature",
+    "Speculation": "corolla.speculation",
     "Usage": "corolla.values",
     "WalletPolicy": "corolla.wallet",
     "create_account": "corolla_core.chain.keystore",

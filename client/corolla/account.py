@@ -69,7 +69,7 @@ def order(account: PayeeAccount, cost: int, *, reserved: int) -> PayeeAccount:
     ordered, left = account.ordered + cost, account.reserved - reserved
     if max(ordered, account.signed) + left > account.cap:
         raise VoucherOverCap("more than this payee's leaf allows", cap=account.cap, offered=ordered)
-    return replace(account, ordered=Nectar(ordered), reserved=Nectar(left))
+    return PayeeAccount(account.cap, account.floor, Nectar(ordered), account.signed, Nectar(left))
 
 
 def cancel(account: PayeeAccount, cost: int, *, reserved: int) -> PayeeAccount:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from corolla.generation import Tape, TextModel, TextStream
+from corolla.generation import MakeSpeculator, Tape, TextModel, TextStream
 from corolla.session import Session
 from corolla.values import ChatMessage, Generation, Piece
 from corolla_core.model.sampling import SamplingParams
@@ -39,6 +39,7 @@ class ChatSession:
         *,
         make: MakeSession,
         finish: FinishSession,
+        make_speculator: MakeSpeculator,
         capacity: int,
         largest: int | None = None,
         system: str | None = None,
@@ -50,6 +51,7 @@ class ChatSession:
         self._model = model
         self._make = make
         self._finish = finish
+        self._make_speculator = make_speculator
         self._capacity = capacity
         self._largest = largest
         self._tape = Tape(model)
@@ -66,6 +68,7 @@ class ChatSession:
             tape=self._tape,
             open_session=self._take,
             close_session=self._give_back,
+            make_speculator=self._make_speculator,
             logprobs=logprobs,
         )
         return ChatStream(self, turn, stream)

@@ -13,6 +13,7 @@ from types import TracebackType
 import structlog
 
 from corolla.chat import ChatSession
+from corolla.draft_model import DraftModel
 from corolla.engine import DEFAULT_CHAT_TOKENS, Engine
 from corolla.funds import Funds, TrancheStatus
 from corolla.generation import TextStream
@@ -20,8 +21,10 @@ from corolla.leases import FileLeases
 from corolla.links import Link, LinkHandler, Links
 from corolla.local import LocalModel, checkpoint_ref, load_local
 from corolla.logs import quiet_unless_configured
+from corolla.many import AT_ONCE, generate_many
 from corolla.peers import Peers
 from corolla.pipeline import Policy
+from corolla.speculation import Speculation
 from corolla.staked import StakedLookup
 from corolla.values import Balance, BeamText, ChatMessage, Generation
 from corolla.wallet import Wallet, WalletPolicy
@@ -32,8 +35,7 @@ from corolla_core.chain.reputation import Reputation
 from corolla_core.chain.rpc import Chain
 from corolla_core.config import home
 from corolla_core.model.sampling import SamplingParams
-from corolla_core.model.tensors import wire_dtype
-from corolla_core.protocol.errors import ConfigError, UnsupportedModel
+from corolla_core.protocol.errors import ConfigError, CorollaError, UnsupportedModel
 from corolla_core.protocol.ids import Address, TrancheId
 from corolla_core.protocol.receipt import SignedReceipt
 from corolla_core.protocol.signature import Signer
@@ -68,8 +70,9 @@ class AsyncClient:
     `network`: a Network, the name of one in `<home>/networks`, or a path to its file. `model`: a published name whose
     checkpoint is in `<home>/models`, or a checkpoint (directory, `hf:org/name`, URL) with its manifest; None for money
     alone. `spending_limit` bounds, in base units, all that this object ever signs away; nodes that ask more than
-    `max_price` base units per token and block are never used. `store`: where promises are kept, a database URL or path;
-    by default one file per chain and account under `<home>/client`.
+    `max_price` base units per token and block are never used. `speculation`: how tokens are guessed ahead where a call
+    does not say. `store`: where promises are kept, a database URL or path; by default one file per chain and account
+    under `<home>/client`.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class AsyncClient:
         home_dir: Path | None = None,
         policy: Policy | None = None,
         wallet_policy: WalletPolicy | None = None,
+        speculation: Speculation | None = None,
     ) -> None:
         quiet_unless_configured()
         self.home = home_dir or home()
@@ -94,6 +98,7 @@ class AsyncClient:
         self.policy = policy or Policy()
         if max_price is not None:
             self.policy = replace(self.policy, max_price=max_price)
+        self._speculation = speculation or Speculation()
         self._signer = signer
         self._model_ref = model
         limits = wallet_policy or WalletPolicy()
@@ -127,20 +132,43 @@ class AsyncClient:
     # Text
 
     def stream(
-        self, prompt: str | Sequence[ChatMessage], params: SamplingParams, *, logprobs: bool = False
+        self,
+        prompt: str | Sequence[ChatMessage],
+        params: SamplingParams,
+        *,
+        logprobs: bool = False,
+        speculation: Speculation | None = None,
     ) -> TextStream:
         """Text as it is generated. `prompt` is plain text, or messages for the model's chat template."""
-        return self._joined.engine.stream(prompt, params, logprobs=logprobs)
+        how = speculation or self._speculation
+        return self._joined.engine.stream(prompt, params, logprobs=logprobs, speculation=how)
 
     async def generate(
-        self, prompt: str | Sequence[ChatMessage], params: SamplingParams, *, logprobs: bool = False
+        self,
+        prompt: str | Sequence[ChatMessage],
+        params: SamplingParams,
+        *,
+        logprobs: bool = False,
+        speculation: Speculation | None = None,
     ) -> Generation:
         """A whole text at once.
 
         Raises SpendingLimitExceeded or InsufficientFunds before anything is sent, NoRoute when some blocks are served
-        by nobody, InvalidInput for a prompt that does not fit the model.
+        by nobody, InvalidInput for a prompt that does not fit the model, ModelError for a draft model that is none.
         """
-        return await self.stream(prompt, params, logprobs=logprobs).read()
+        return await self.stream(prompt, params, logprobs=logprobs, speculation=speculation).read()
+
+    async def generate_many(
+        self,
+        prompts: Sequence[str | Sequence[ChatMessage]],
+        params: SamplingParams,
+        *,
+        at_once: int = AT_ONCE,
+        logprobs: bool = False,
+    ) -> list[Generation | CorollaError]:
+        """A text for each prompt, in their order, or the error it failed with: `at_once` at a time, spread over all
+        nodes that could serve them. Raises NetworkError where it is not known who serves at all."""
+        return await generate_many(self._joined.engine, prompts, params, at_once=at_once, logprobs=logprobs)
 
     async def beam_search(
         self, prompt: str | Sequence[ChatMessage], params: SamplingParams, *, num_beams: int = 4
@@ -153,9 +181,16 @@ class AsyncClient:
         beams, _session = await swarm.engine.beams(prompt, params, num_beams=num_beams)
         return [BeamText(swarm.model.text(beam.token_ids), beam.token_ids, beam.score) for beam in beams]
 
-    def session(self, *, system: str | None = None, capacity: int = DEFAULT_CHAT_TOKENS) -> ChatSession:
+    def session(
+        self,
+        *,
+        system: str | None = None,
+        capacity: int = DEFAULT_CHAT_TOKENS,
+        speculation: Speculation | None = None,
+    ) -> ChatSession:
         """A conversation whose turns reuse what the nodes hold. Close it, or use it in `async with`."""
-        return self._joined.engine.chat(system=system, capacity=capacity)
+        how = speculation or self._speculation
+        return self._joined.engine.chat(system=system, capacity=capacity, speculation=how)
 
     async def nodes(self) -> list[Announcement]:
         """Who serves blocks of the model now."""
@@ -257,6 +292,10 @@ class AsyncClient:
             for receipt in receipts:
                 await store.run(funds.book.record_receipt, receipt)
 
+        def load_draft(ref: str) -> DraftModel:
+            _, checkpoint = checkpoint_ref(ref, models_dir=self.home / "models")
+            return DraftModel(checkpoint, tokenizer=model.tokenizer)
+
         engine = Engine(
             model=model,
             hidden_size=model.hidden_size,
@@ -268,6 +307,7 @@ class AsyncClient:
             keep_receipts=keep,
             weight_root=model.weight_root,
             policy=self.policy,
+            load_draft=load_draft,
         )
         stack.push_async_callback(engine.close)
         return _Swarm(model, found, links, peers, wallet, engine)
@@ -275,8 +315,7 @@ class AsyncClient:
     async def _load(self, chain: Chain, model_ref: str) -> LocalModel:
         """The client's share of the model, the version that the network's registry names."""
         name, ref = checkpoint_ref(model_ref, models_dir=self.home / "models")
-        dtype = wire_dtype(self.policy.wire_dtype)
-        model = await asyncio.to_thread(load_local, ref, wire_dtype=dtype)
+        model = await asyncio.to_thread(load_local, ref, wire=self.policy.wire_dtype)
         published = await Models(chain).latest(name or model.name)
         if published.manifest_root != model.root:
             model.close()

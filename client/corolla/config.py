@@ -39,7 +39,11 @@ class ClientSettings(LayeredSettings):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=0)] = 0
     repetition_penalty: Annotated[float, Field(gt=0, le=100)] = 1.0
-    wire_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    speculate: Annotated[str, Field(min_length=1)] = "auto"
+    """auto, off, lookup, or the checkpoint of a draft model"""
+    max_waste: Annotated[float, Field(ge=0, le=100)] = 0.5
+    """wrongly guessed positions that are paid for, for each token generated"""
+    wire_dtype: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
     chunk_tokens: Annotated[int, Field(ge=1, le=4096)] = 8
     price_importance: Annotated[float, Field(ge=0)] = 0.5
     spares: Annotated[int, Field(ge=0, le=8)] = 2

@@ -10,7 +10,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from corolla.drafter import MAX_DRAFT
 from corolla.session import Session
+from corolla.speculation import Speculator
 from corolla.values import FinishReason, Generation, NodeUsage, Piece, RouteHop, Usage
 from corolla_core.model.sampling import Sampler, SamplingParams, StopWatcher
 from corolla_core.protocol.errors import InvalidInput
@@ -23,6 +25,9 @@ class TextModel(Protocol):
     @property
     def eos_ids(self) -> frozenset[int]: ...
 
+    @property
+    def rolls_back(self) -> bool: ...
+
     async def run(self, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any: ...
 
     def prompt_ids(self, prompt: Any) -> list[int]: ...
@@ -30,6 +35,8 @@ class TextModel(Protocol):
     def embed(self, ids_BT: Sequence[Sequence[int]], position: int) -> Tensor: ...
 
     def logits(self, hidden_BTD: Tensor) -> Tensor: ...
+
+    def all_logits(self, hidden_BTD: Tensor) -> Tensor: ...
 
     def watcher(self, stop: Sequence[str]) -> StopWatcher: ...
 
@@ -49,16 +56,33 @@ class Tape:
 
 @dataclass(frozen=True, slots=True)
 class _Next:
-    token: int
-    piece: Piece
+    """`tokens` are certain, all but the last of them guessed and sent already. `hidden` are the inputs to send next, of
+    the last one and of new guesses; None at the end."""
+
+    tokens: tuple[int, ...]
+    pieces: tuple[Piece, ...]
     finish: FinishReason | None
     hidden: Tensor | None
 
 
 class _Writer:
-    """Turns the swarm's outputs into tokens; lives on the compute thread."""
+    """Turns the swarm's outputs into tokens; lives on the compute thread.
 
-    def __init__(self, model: TextModel, prompt: Sequence[int], params: SamplingParams, *, logprobs: bool) -> None:
+    Every token is picked from the true logits after those before it, guessed or not; a guess only decides whether those
+    of the next position are at hand. So the same text comes out, and of the random numbers each token takes its own.
+    """
+
+    def __init__(
+        self,
+        model: TextModel,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        *,
+        logprobs: bool,
+        speculator: Speculator | None = None,
+        computed: int,
+    ) -> None:
+        """`computed`: how many positions of the prompt the nodes are to compute."""
         self._model = model
         self._params = params
         self._sampler = Sampler(params, prompt)
@@ -66,30 +90,70 @@ class _Writer:
         self._position = len(prompt)
         self._count = 0
         self._logprobs = logprobs
+        self._speculator = speculator
+        self._computed = computed
+        self._guessed: list[int] = []
 
-    def write(self, output_BTD: Tensor) -> _Next:
-        """The token after these outputs, and its embedding unless it is the last."""
-        logits_V = self._model.logits(output_BTD)[0]
+    @property
+    def left(self) -> int:
+        """How many tokens may still be generated."""
+        return self._params.max_tokens - self._count
+
+    def write(self, output_BTD: Tensor, waited: float | None = None, most: int = 0) -> _Next:
+        """The tokens these outputs make certain, and what to send next: with at most `most` guesses. `waited`: seconds
+        that the outputs took, None where that was not measured."""
+        began = time.perf_counter()
+        logits_TV = self._model.all_logits(output_BTD)[0]
+        tokens: list[int] = []
+        pieces: list[Piece] = []
+        finish: FinishReason | None = None
+        for logits_V, guess in zip(logits_TV, [*self._guessed, None], strict=True):
+            token, piece, finish = self._one(logits_V)
+            tokens.append(token)
+            pieces.append(piece)
+            if finish or token != guess:
+                break
+        if finish:
+            hidden = None
+            self._learn(tokens, None)
+        else:
+            self._position += len(tokens)
+            self._learn(tokens, None if waited is None else waited + time.perf_counter() - began)
+            guesser, most = self._speculator, min(most, self.left - 1)
+            self._guessed = guesser.guess(self._sampler, most=most) if guesser is not None and most > 0 else []
+            hidden = self._model.embed([[token, *self._guessed]], self._position - 1)
+        return _Next(tuple(tokens), tuple(pieces), finish, hidden)
+
+    def _one(self, logits_V: Tensor) -> tuple[int, Piece, FinishReason | None]:
         token = self._sampler.pick(logits_V)
         if token in self._model.eos_ids:
-            return _Next(token, Piece(self._watcher.flush(), ()), "eos", None)
+            return token, Piece(self._watcher.flush(), ()), "eos"
         logprobs = (float(torch.log_softmax(logits_V.float(), dim=-1)[token]),) if self._logprobs else ()
         text = self._watcher.push(token)
         self._count += 1
-        finish: FinishReason | None = None
         if self._watcher.stopped is not None:
-            finish = "stop"
-        elif self._count >= self._params.max_tokens:
-            finish, text = "length", text + self._watcher.flush()
-        hidden = None if finish else self._model.embed([[token]], self._position)
-        self._position += 1
-        return _Next(token, Piece(text, (token,), logprobs), finish, hidden)
+            return token, Piece(text, (token,), logprobs), "stop"
+        if not self.left:
+            return token, Piece(text + self._watcher.flush(), (token,), logprobs), "length"
+        return token, Piece(text, (token,), logprobs), None
+
+    def _learn(self, tokens: list[int], seconds: float | None) -> None:
+        if self._speculator is None:
+            return
+        if self._computed:
+            self._speculator.first(tokens[0], positions=self._computed, seconds=seconds)
+            self._computed = 0
+            return
+        right = sum(token == guess for token, guess in zip(tokens, self._guessed, strict=False))
+        self._speculator.learn(tokens, drafted=len(self._guessed), accepted=right, seconds=seconds)
 
 
 OpenSession = Callable[[Tape, Sequence[int], SamplingParams], Awaitable[tuple[Session, int]]]
 """Gives the session to use for a prompt and how many of its positions the session holds already."""
 CloseSession = Callable[[Session, bool], Awaitable[None]]
 """Takes the session back; the flag says whether all went well."""
+MakeSpeculator = Callable[[Sequence[int], SamplingParams], Awaitable[Speculator | None]]
+"""Gives the speculator for what follows a prompt, None where nothing is to be guessed."""
 
 
 class TextStream:
@@ -107,6 +171,7 @@ class TextStream:
         tape: Tape,
         open_session: OpenSession,
         close_session: CloseSession,
+        make_speculator: MakeSpeculator,
         logprobs: bool = False,
     ) -> None:
         self._model = model
@@ -115,6 +180,7 @@ class TextStream:
         self._tape = tape
         self._open = open_session
         self._close = close_session
+        self._make_speculator = make_speculator
         self._logprobs = logprobs
         self._generation: Generation | None = None
         self._session: Session | None = None
@@ -157,6 +223,7 @@ class TextStream:
     async def _generate(self) -> AsyncGenerator[Piece]:
         began = time.monotonic()
         prompt: list[int] = await self._model.run(self._model.prompt_ids, self._prompt)
+        speculator = await self._make_speculator(prompt, self._params)
         session, cached = await self._open(self._tape, prompt, self._params)
         self._session = session
         before, failovers = session.usage(), session.failovers
@@ -165,21 +232,36 @@ class TextStream:
         reusable = False
         try:
             self._tape.ids[cached:] = prompt[cached:]
-            writer = _Writer(self._model, prompt, self._params, logprobs=self._logprobs)
+            writer = _Writer(
+                self._model,
+                prompt,
+                self._params,
+                logprobs=self._logprobs,
+                speculator=speculator,
+                computed=len(prompt) - cached,
+            )
             hidden = await self._model.run(self._model.embed, [prompt[cached:]], cached)
+            sent = time.perf_counter()
             number: int | None = await session.send(hidden, pos=cached)
+            if speculator is not None:
+                await self._model.run(speculator.begin, prompt)
             while number is not None:
-                output = await session.answer(number)
-                step: _Next = await self._model.run(writer.write, output)
-                times.append(time.monotonic())
-                pieces.append(step.piece)
+                output, waited = await _answer(session, number, sent)
+                most = session.set_aside(writer.left - 1, MAX_DRAFT) if speculator is not None else 0
+                step: _Next = await self._model.run(writer.write, output, waited, most)
+                times += [time.monotonic()] * len(step.pieces)
+                pieces += step.pieces
                 number = None
+                self._tape.ids += step.tokens[:-1]
                 if step.hidden is not None:
                     # The nodes are at work on the next token while the caller does what it likes with this one.
-                    self._tape.ids.append(step.token)
-                    number = await session.send(step.hidden)
+                    self._tape.ids.append(step.tokens[-1])
+                    sent = time.perf_counter()
+                    keep = step.hidden.shape[1]
+                    number = await session.send(step.hidden, keep=keep, pos=len(self._tape.ids) - 1)
                 reusable = True
-                yield step.piece
+                for piece in step.pieces:
+                    yield piece
                 reusable = False
             await session.settle()
             reusable = True
@@ -201,10 +283,21 @@ class TextStream:
                 cost=Nectar(sum(node.cost for node in per_node)),
                 per_node=per_node,
                 failovers=session.failovers - failovers,
+                drafted=speculator.drafted if speculator is not None else 0,
+                accepted=speculator.accepted if speculator is not None else 0,
             ),
             route=session.route,
             logprobs=tuple(logprob for piece in pieces for logprob in piece.logprobs),
         )
+
+
+async def _answer(session: Session, number: int, sent: float) -> tuple[Tensor, float | None]:
+    """The outputs of a step, and how long after `sent` they came; None where that says nothing about the step: it was
+    there before it was asked for, or a node fell away."""
+    late, failovers = session.answered(number), session.failovers
+    output = await session.answer(number)
+    measured = not late and session.failovers == failovers
+    return output, time.perf_counter() - sent if measured else None
 
 
 def _since(before: Sequence[NodeUsage], now: Sequence[NodeUsage]) -> tuple[NodeUsage, ...]:

@@ -151,6 +151,19 @@ async def pay(wallet: Wallet, hops: Sequence[Hop]) -> None:
                 hop.send(pay_message(signed))
 
 
+def set_aside(hops: Sequence[Hop], needed: int, extra: int) -> int:
+    """Reserve the money for `needed` more positions at every node, and for up to `extra` on top; returns how many of
+    these are covered. Once reserved, no other session can spend it."""
+    while extra:
+        try:
+            for hop in hops:
+                hop.purse.set_aside(hop.leg.price.of(hop.leg.span, hop.batch * (needed + extra)))
+            return extra
+        except PaymentError:
+            extra //= 2
+    return 0
+
+
 def order_step(hops: Sequence[Hop], number: int, tokens: int) -> None:
     """Order a step from every node it was not ordered from before, or from none of them.
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
+from corolla.compute import ComputeThread
 from corolla.values import ChatMessage
+from corolla_core.model.cache import rolls_back
 from corolla_core.model.checkpoint import Checkpoint, open_checkpoint
 from corolla_core.model.front import load_front
 from corolla_core.model.head import load_head
 from corolla_core.model.manifest import Manifest
 from corolla_core.model.sampling import StopWatcher
+from corolla_core.model.tensors import onto_wire, wire_dtype
 from corolla_core.protocol.errors import InvalidInput, UnsupportedModel
 from corolla_core.protocol.ids import Hash32, ModelRoot
 from corolla_core.protocol.span import Span
@@ -29,19 +30,21 @@ T = TypeVar("T")
 class LocalModel:
     """Everything but `run` is for the compute thread (`await model.run(model.embed, …)`), plain attributes excepted."""
 
-    def __init__(self, *, checkpoint: Checkpoint, manifest: Manifest, wire_dtype: torch.dtype = torch.float32) -> None:
-        """Reads the weights of the front and the head. Raises ModelError."""
+    def __init__(self, *, checkpoint: Checkpoint, manifest: Manifest, wire: str = "float32") -> None:
+        """Reads the weights of the front and the head. Raises ModelError, and TensorRejected for no wire dtype."""
+        wire_dtype(wire)
         self.name = manifest.name
         self.manifest = manifest
         self.num_blocks = checkpoint.num_blocks
         self.hidden_size = checkpoint.hidden_size
         self.eos_ids = frozenset(checkpoint.eos_token_ids)
         self.context = int(getattr(checkpoint.text_config, "max_position_embeddings", 0) or 0)
+        self.rolls_back = rolls_back(checkpoint.text_config)
         self.tokenizer: Any = checkpoint.tokenizer()
         self._front = load_front(checkpoint, manifest=manifest)
         self._head = load_head(checkpoint, manifest=manifest)
-        self._wire_dtype = wire_dtype
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="corolla-model")
+        self._wire = wire
+        self._thread = ComputeThread("corolla-model")
 
     @property
     def root(self) -> ModelRoot:
@@ -53,11 +56,10 @@ class LocalModel:
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`work(*args, **kwargs)` on the compute thread."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, functools.partial(work, *args, **kwargs))
+        return await self._thread.run(functools.partial(work, *args, **kwargs))
 
     def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._thread.close()
 
     def prompt_ids(self, prompt: str | Sequence[ChatMessage]) -> list[int]:
         """Token ids of a text as it is, or of a conversation through the model's chat template. Raises InvalidInput."""
@@ -67,13 +69,17 @@ class LocalModel:
         return ids
 
     def embed(self, ids_BT: Sequence[Sequence[int]], position: int) -> Tensor:
-        """Hidden states `[B, T, D]` in wire dtype."""
+        """Hidden states `[B, T, D]` as they travel."""
         hidden = self._front.embed(torch.tensor(ids_BT, dtype=torch.int64), position=position)
-        return hidden.to(self._wire_dtype)
+        return onto_wire(hidden, self._wire)
 
     def logits(self, hidden_BTD: Tensor) -> Tensor:
         """Logits `[B, V]` of the last position."""
-        return self._head.logits(hidden_BTD[:, -1:])[:, -1]
+        return self.all_logits(hidden_BTD[:, -1:])[:, -1]
+
+    def all_logits(self, hidden_BTD: Tensor) -> Tensor:
+        """Logits `[B, T, V]` of every position."""
+        return self._head.logits(hidden_BTD)
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of tokens, special ones left out."""
@@ -94,15 +100,13 @@ class LocalModel:
         return list(encoded["input_ids"])
 
 
-def load_local(
-    ref: str, *, expected_root: ModelRoot | None = None, wire_dtype: torch.dtype = torch.float32
-) -> LocalModel:
+def load_local(ref: str, *, expected_root: ModelRoot | None = None, wire: str = "float32") -> LocalModel:
     """The client's share of the checkpoint `ref`. Raises ModelError when it is not the version `expected_root`."""
     checkpoint = open_checkpoint(ref)
     manifest = Manifest.beside(checkpoint)
     if expected_root is not None and manifest.root != expected_root:
         raise UnsupportedModel(f"{ref} is another version of {manifest.name} than the network serves")
-    return LocalModel(checkpoint=checkpoint, manifest=manifest, wire_dtype=wire_dtype)
+    return LocalModel(checkpoint=checkpoint, manifest=manifest, wire=wire)
 
 
 def checkpoint_ref(model: str, *, models_dir: Path) -> tuple[str | None, str]:

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -47,9 +48,10 @@ class Policy:
 
     `price_importance`: see `Preference.balanced`. `spares`: chains of substitutes per hop that a tranche has leaves
     for. `max_price`: nodes that ask more per token and block are never used. `newcomer_share`: the share of sessions
-    that may choose among nodes without a score; the others use those only where nobody else serves. `window_bytes`: how
-    much of a prompt may be on its way at once. `patience`: how long to look for a route that is not there. `step`: how
-    long a step may take, and `step_per_token` what each of its tokens adds.
+    that may choose among nodes without a score; the others use those only where nobody else serves. `prefill_tokens`:
+    how much of a prompt goes into one step at most; `window_bytes`: how much of it may be on its way at once.
+    `patience`: how long to look for a route that is not there. `step`: how long a step may take, and `step_per_token`
+    what each of its tokens adds.
     """
 
     wire_dtype: str = "float32"
@@ -135,6 +137,10 @@ class Pipeline:
 
     def take_receipt(self, hop: Hop, signed: SignedReceipt) -> None:
         """Keep a node's receipt; a neighbour that it shows to have lied is lost. Raises PeerMisbehaved."""
+        nonce = signed.receipt.client_nonce
+        for old in self.retired:  # one that opened the session anew still signs for what it did before
+            if old.account == hop.account and old.chain is not None and old.chain.terms.client_nonce == nonce:
+                hop = old
         if hop.chain is None:
             return
         receipt = hop.chain.add(signed)
@@ -143,6 +149,10 @@ class Pipeline:
         target = self.hop(lying.account) if lying is not None else None
         if lying is not None and target is not None:
             self.lose(target, lying.error)
+
+    def took(self, seconds: float) -> None:
+        """One token alone came back through the whole chain after `seconds`."""
+        self._peers.took([hop.leg for hop in self.hops], seconds)
 
     def crop(self, position: int, *, end: int) -> None:
         """Rows in `[position, end)` are void."""
@@ -163,7 +173,9 @@ class Pipeline:
             self._retire_lost()
             try:
                 await self._fill_gaps()
+                _log.debug("every block is served")
                 await self._wiring.join_up(self.hops, replay_to, replay)
+                _log.debug("the chain is whole", replayed=replay_to)
             except NoRoute:
                 if time.monotonic() >= give_up_at:
                     raise
@@ -179,6 +191,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Tell every node that the session is over, and give back what was reserved."""
+        self._peers.sessions -= Counter(hop.account for hop in self.hops)
         for hop in self.hops:
             hop.send(Close(self.session))
         for hop in [*self.hops, *self.retired]:
@@ -186,6 +199,7 @@ class Pipeline:
 
     def _retire_lost(self) -> None:
         lost = [hop for hop in self.hops if hop.lost]
+        self._peers.sessions -= Counter(hop.account for hop in lost)
         for hop in lost:
             hop.purse.release()
             _close(hop.link, self.session)
@@ -238,9 +252,11 @@ class Pipeline:
         before = self.hops[index - 1] if index else None
         after = self.hops[index] if index < len(self.hops) else None
         wants = [self._want(leg) for leg in legs] + [self._want(leg, spare=True) for leg in spares]
-        purses = await self._wallet.reserve(wants)
+        purses: Mapping[Address, Purse] = {}
         failures: list[BaseException] = []
+        self._peers.sessions.update(leg.account for leg in legs)
         try:
+            purses = await self._wallet.reserve(wants)
             links = await asyncio.gather(*(self._connect(leg.account) for leg in legs), return_exceptions=True)
             failures = [link for link in links if isinstance(link, BaseException)]
             hops = [
@@ -260,6 +276,8 @@ class Pipeline:
                 self.hops[index:index] = opened
         finally:
             self._opening = {}
+            taken = {hop.account for hop in self.hops}
+            self._peers.sessions -= Counter(leg.account for leg in legs if leg.account not in taken)
             for purse in purses.values():
                 if all(purse is not hop.purse for hop in self.hops):
                     purse.release()

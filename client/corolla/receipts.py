@@ -12,6 +12,8 @@ from corolla_core.protocol.receipt import Receipt, SignedReceipt, WireDtype, row
 from corolla_core.protocol.reordering import Reordering, order_root
 from corolla_core.protocol.span import Span
 
+#: Single positions that a witness keeps as they came, to hash them when a receipt says something of them.
+_MAX_UNHASHED = 64
 #: Rows a witness remembers; beyond it (a receipt that never came) the oldest go.
 _MAX_ROWS = 4096
 CLOCKS_DIFFER = 60.0
@@ -59,15 +61,45 @@ class Orders:
 
 
 class Witness:
-    """Rows the client itself sent or received: what a receipt says of them can be checked."""
+    """Rows the client itself sent or received: what a receipt says of them can be checked.
+
+    A single position is hashed only when it is asked for: the next step does not wait for it.
+    """
 
     def __init__(self, session: SessionId) -> None:
         self._session = session
         self._leaves: dict[int, Hash32] = {}
+        self._unhashed: list[tuple[int, Buffer, int, int]] = []
         self._void_below = 0
 
     def saw(self, position: int, payload: Buffer, *, batch: int, tokens: int) -> None:
-        """A `[batch, tokens, hidden]` tensor travelled, its first row at `position`."""
+        """A `[batch, tokens, hidden]` tensor travelled, its first row at `position`. Do not change `payload`."""
+        self._unhashed.append((position, payload, batch, tokens))
+        if tokens > 1 or len(self._unhashed) > _MAX_UNHASHED:
+            self._hash()
+
+    def crop(self, position: int, *, end: int) -> None:
+        """Rows in `[position, end)` are void. Receipts for them may still come, so nothing is said any more of the
+        positions they had."""
+        self._hash()
+        self._leaves = {p: leaf for p, leaf in self._leaves.items() if p < position}
+        self._void_below = max(self._void_below, end)
+
+    def root(self, start: int, count: int) -> Hash32 | None:
+        """The root over these rows, or None where not all of them were seen."""
+        self._hash()
+        if count > len(self._leaves):
+            return None
+        found = [self._leaves.get(p) for p in range(start, start + count)]
+        leaves = [leaf for leaf in found if leaf is not None]
+        return merkle_root(leaves) if len(leaves) == count else None
+
+    def _hash(self) -> None:
+        unhashed, self._unhashed = self._unhashed, []
+        for seen in unhashed:
+            self._hash_one(*seen)
+
+    def _hash_one(self, position: int, payload: Buffer, batch: int, tokens: int) -> None:
         data = memoryview(payload).cast("B")
         size = data.nbytes // (batch * tokens)
         for token in range(max(0, self._void_below - position), tokens):
@@ -77,20 +109,6 @@ class Witness:
             self._leaves[position + token] = row_leaf(self._session, position + token, row)
         while len(self._leaves) > _MAX_ROWS:
             del self._leaves[next(iter(self._leaves))]
-
-    def crop(self, position: int, *, end: int) -> None:
-        """Rows in `[position, end)` are void. Receipts for them may still come, so nothing is said any more of the
-        positions they had."""
-        self._leaves = {p: leaf for p, leaf in self._leaves.items() if p < position}
-        self._void_below = max(self._void_below, end)
-
-    def root(self, start: int, count: int) -> Hash32 | None:
-        """The root over these rows, or None where not all of them were seen."""
-        if count > len(self._leaves):
-            return None
-        found = [self._leaves.get(p) for p in range(start, start + count)]
-        leaves = [leaf for leaf in found if leaf is not None]
-        return merkle_root(leaves) if len(leaves) == count else None
 
 
 @dataclass(slots=True)

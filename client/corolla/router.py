@@ -47,7 +47,9 @@ class Candidate:
     @property
     def reluctance(self) -> float:
         """Seconds that each block at this node counts as more."""
-        return BAD_RELUCTANCE if self.bad else NEWCOMER_RELUCTANCE if self.in_reserve else 0.0
+        if self.score < BAD_SCORE:
+            return BAD_RELUCTANCE
+        return NEWCOMER_RELUCTANCE if self.in_reserve else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +97,14 @@ def find_route(
     is used where that leaves a route, and of a route nearly as cheap the one with more owners.
     """
     preference = preference or Preference()
-    usable = sorted((c for c in candidates if c.account not in avoid and c.span.overlaps(want)), key=_identity)
+    usable = [c for c in candidates if c.account not in avoid and c.span.overlaps(want)]
     for most in (0.0, NEWCOMER_RELUCTANCE, BAD_RELUCTANCE):
         pool = [c for c in usable if c.reluctance <= most]
-        missing = _missing(pool, want)
+        riders = _cost_lines(pool, want, preference)
+        search = ChainSearch(riders, want)
+        missing = search.missing()
         if not missing:
-            return _spread(pool, want, preference)
+            return _spread(search, riders, {c.account: c for c in pool}, preference)
     raise NoRoute("nobody serves some of the blocks", missing=missing)
 
 
@@ -136,60 +140,73 @@ def find_spares(
     return spares
 
 
-def _missing(candidates: Sequence[Candidate], want: Span) -> list[int]:
-    return [b for b in want.blocks() if not any(b in c.span for c in candidates)]
-
-
-def _spread(pool: Sequence[Candidate], want: Span, preference: Preference) -> tuple[Leg, ...]:
+def _spread(
+    search: ChainSearch, riders: Sequence[Rider], known: Mapping[Address, Candidate], preference: Preference
+) -> tuple[Leg, ...]:
     """The cheapest route; then others, with one node for each owner and block, and with more owners as long as they are
     nearly as cheap."""
-    known = {c.account: c for c in pool}
-    legs = _cheapest(pool, want, preference)
+    owned: dict[Address, list[Candidate]] = {}
+    for c in known.values():
+        if c.owner is not None:
+            owned.setdefault(c.owner, []).append(c)
+    legs = _cheapest(search, known)
     most = NEARLY_EQUAL * _cost(legs, known, preference)
     for _ in range(_ROUNDS):
-        twice = _twins(legs, known)
-        rest = [c for c in pool if c.account not in (twice or _kin(legs, known))]
-        if len(rest) == len(pool) or _missing(rest, want):
+        twice = _twins(legs, known, owned)
+        others = twice or _kin(legs, known, owned)
+        if not others:
             break
-        other = _cheapest(rest, want, preference)
+        rest = [rider for rider in riders if rider.account not in others]
+        search = ChainSearch(rest, search.want)
+        if search.missing():
+            break
+        other = _cheapest(search, known)
         cost = _cost(other, known, preference)
         if twice:
             most = max(most, NEARLY_EQUAL * cost)
         elif cost > most:
             break
-        pool, legs = rest, other
+        riders, legs = rest, other
     return legs
 
 
-def _cheapest(pool: Sequence[Candidate], want: Span, preference: Preference) -> tuple[Leg, ...]:
-    search = ChainSearch([_cost_line(c, want, preference) for c in pool], want)
-    prices = {c.account: c.price for c in pool}
-    return tuple(Leg(piece.account, piece.span, prices[piece.account]) for piece in search.best())
+def _cheapest(search: ChainSearch, known: Mapping[Address, Candidate]) -> tuple[Leg, ...]:
+    return tuple(Leg(piece.account, piece.span, known[piece.account].price) for piece in search.best())
 
 
 def _cost(legs: Sequence[Leg], known: Mapping[Address, Candidate], preference: Preference) -> float:
     return sum(hop_cost(known[leg.account], leg.span, preference) for leg in legs)
 
 
-def _twins(legs: Sequence[Leg], known: Mapping[Address, Candidate]) -> set[Address]:
+def _twins(
+    legs: Sequence[Leg], known: Mapping[Address, Candidate], owned: Mapping[Address, Sequence[Candidate]]
+) -> set[Address]:
     """Where a route has two of an owner's nodes over the same blocks: all its nodes there but the one that does most of
     it."""
     found: set[Address] = set()
     for leg in _largest_first(legs):
         one = known[leg.account]
         if one.account not in found and any(_rivals(one, known[other.account]) for other in legs):
-            found |= {c.account for c in known.values() if _rivals(one, c)}
+            found |= {c.account for c in _owners(one, owned) if _rivals(one, c)}
     return found
 
 
-def _kin(legs: Sequence[Leg], known: Mapping[Address, Candidate]) -> set[Address]:
+def _kin(
+    legs: Sequence[Leg], known: Mapping[Address, Candidate], owned: Mapping[Address, Sequence[Candidate]]
+) -> set[Address]:
     """All other nodes of the first owner that has more than one leg."""
     for leg in _largest_first(legs):
         one = known[leg.account]
-        others = {c.account for c in known.values() if c.account != one.account and c.owner == one.owner}
-        if one.owner is not None and any(other.account in others for other in legs):
-            return others
+        if any(known[other.account].owner == one.owner and other is not leg for other in legs):
+            others = {c.account for c in _owners(one, owned)} - {one.account}
+            if others:
+                return others
     return set()
+
+
+def _owners(one: Candidate, owned: Mapping[Address, Sequence[Candidate]]) -> Sequence[Candidate]:
+    """All nodes of its owner, where that is known."""
+    return owned.get(one.owner, ()) if one.owner is not None else ()
 
 
 def _largest_first(legs: Sequence[Leg]) -> list[Leg]:
@@ -206,14 +223,14 @@ def _rivals(one: Candidate, other: Candidate) -> bool:
     )
 
 
-def _cost_line(candidate: Candidate, want: Span, preference: Preference) -> Rider:
-    """`hop_cost` as a line over the part of `want` that the node serves."""
-    span = Span(max(candidate.span.start, want.start), min(candidate.span.end, want.end))
-    one = hop_cost(candidate, Span(span.start, span.start + 1), preference)
-    plain = candidate.seconds_per_block + preference.seconds_per_unit * candidate.price.of(Span(0, 1), 1)
-    per_block = risk_factor(candidate.score) * plain + candidate.reluctance
-    return Rider(candidate.account, span, one - per_block, per_block)
-
-
-def _identity(candidate: Candidate) -> tuple[Address, Span]:
-    return candidate.account, candidate.span
+def _cost_lines(pool: Sequence[Candidate], want: Span, preference: Preference) -> list[Rider]:
+    """`hop_cost` as a line over the part of `want` that each node serves."""
+    unit, riders = preference.seconds_per_unit, []
+    for c in pool:
+        span = c.span
+        if span.start < want.start or span.end > want.end:
+            span = Span(max(span.start, want.start), min(span.end, want.end))
+        risk = risk_factor(c.score)
+        per_block = risk * (c.seconds_per_block + unit * c.price.per_token_block) + c.reluctance
+        riders.append(Rider(c.account, span, risk * (HOP_SECONDS + c.rtt / 2), per_block))
+    return riders

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
@@ -18,11 +19,12 @@ from torch import Tensor
 
 from corolla import blame
 from corolla.blame import Complaints, Ignore, PayUp, Replace, Report, SendAgain
-from corolla.hop import Hop, order_step, pay, pay_message
+from corolla.hop import Hop, order_step, pay, pay_message, set_aside
 from corolla.links import Links
 from corolla.peers import Peers
 from corolla.pending import Pending
 from corolla.pipeline import Pipeline, Policy, Shape
+from corolla.prefill import prefill_steps
 from corolla.values import NodeUsage, RouteHop
 from corolla.wallet import Wallet
 from corolla_core.model.tensors import to_wire
@@ -92,9 +94,11 @@ class Session:
         )
         self._number = 0
         self._pending: dict[int, Pending] = {}
+        self._timed: tuple[int, float] | None = None
         self._answers: dict[int, Tensor] = {}
         self._news: asyncio.Future[None] | None = None
         self._complaints = Complaints()
+        self._refusals: Counter[Address] = Counter()
         self._owing: set[Hop] = set()
         self._again = False
         self._paying: asyncio.Task[None] | None = None
@@ -131,23 +135,24 @@ class Session:
         if self._closed:
             raise SessionClosed("this session is closed")
         pos = self.position if pos is None else pos
-        tokens, size = hidden_BTD.shape[1], self.policy.prefill_tokens
+        tokens, most = hidden_BTD.shape[1], self.policy.prefill_tokens
         if not 0 <= pos <= self.position:
             raise PositionMismatch("beyond what the nodes hold", expected=self.position, offered=pos)
         if tokens < 1 or pos + tokens > self.shape.max_tokens:
             raise InvalidInput(f"{tokens} positions at {pos} do not fit a session of {self.shape.max_tokens}")
-        last = (tokens - 1) // size * size
-        if not 1 <= keep <= tokens - last:
-            raise InvalidInput(f"at least 1 and at most {tokens - last} of these positions can be kept")
+        if not 1 <= keep <= min(tokens, most):
+            raise InvalidInput(f"at least 1 and at most {min(tokens, most)} of these positions can be kept")
         crop = pos < self.position
         if crop:
             self._pipeline.crop(pos, end=self.position)
-        for start in range(0, last, size):
+        *steps, _last = prefill_steps(tokens, hops=len(self._pipeline.hops), most=most, keep=keep)
+        start = 0
+        for size in steps:
             part = hidden_BTD[:, start : start + size]
             await self._issue(part, pos + start, keep=0, crop=crop, reorder=reorder)
-            crop, reorder = False, None
+            crop, reorder, start = False, None, start + size
             await self._until(self._has_room)
-        return await self._issue(hidden_BTD[:, last:], pos + last, keep=keep, crop=crop, reorder=reorder)
+        return await self._issue(hidden_BTD[:, start:], pos + start, keep=keep, crop=crop, reorder=reorder)
 
     async def settle(self) -> None:
         """Pay every node all that was ordered from it. Raises StoreError."""
@@ -163,6 +168,7 @@ class Session:
                 await asyncio.gather(self._paying, return_exceptions=True)
             await self.settle()
         finally:
+            self._closed_by.clear()
             self._pipeline.close()
             try:
                 async with asyncio.timeout(CLOSE_SECONDS):
@@ -178,6 +184,16 @@ class Session:
         if self._closed or end > self.shape.max_tokens:
             return False
         return all(hop.lost or hop.affords(end - at) for hop in self._pipeline.hops)
+
+    def set_aside(self, needed: int, extra: int) -> int:
+        """How many of `extra` positions may be spent on guesses, their money being reserved along with that of the
+        `needed` ones. None once a node has shown that it cannot roll back."""
+        fitting = 0 if self._refusals else min(extra, self.policy.prefill_tokens - 1)
+        return set_aside(self._pipeline.hops, needed, fitting)
+
+    def answered(self, number: int) -> bool:
+        """Whether `answer` would not have to wait."""
+        return number in self._answers
 
     @property
     def route(self) -> tuple[RouteHop, ...]:
@@ -231,6 +247,8 @@ class Session:
         self.position = pos + tokens
         if any(hop.must_pay for hop in hops):
             await pay(self._wallet, hops)
+        alone = len(self._pending) == 1 and tokens == self.shape.batch == 1
+        self._timed = (number, time.monotonic()) if alone else None
         self._send(step)
         if self._paying is None and any(hop.should_pay for hop in hops):
             self._paying = asyncio.create_task(self._pay_ahead(), name="pay")
@@ -291,6 +309,7 @@ class Session:
             self._pipeline.linkage.void(self.position)
             if self.failovers > self.policy.max_failovers:
                 raise NetworkError(f"gave up after {self.policy.max_failovers} failovers")
+        self._timed = None
         waiting = list(self._pending.values())
         replay_to = waiting[0].pos if waiting else needed
         patience = self.policy.patience
@@ -365,6 +384,8 @@ class Session:
         if answer is not None:
             hop.received.saw(result.pos, payload, batch=self.shape.batch, tokens=step.keep)
         del self._pending[result.step]
+        if self._timed is not None and self._timed[0] == result.step:
+            self._pipeline.took(time.monotonic() - self._timed[1])
         self._complaints.clear()
         if answer is not None:
             self._answers[result.step] = answer
@@ -374,6 +395,13 @@ class Session:
         error = error_from_wire(fault.error)
         if hop.chain is None:
             hop.fail(error)  # it refuses to open
+            return
+        step = self._pending.get(fault.step or REPLAY)
+        if isinstance(error, PositionMismatch) and step is not None and step.crop and self._refusals[hop.account] < 2:
+            # It keeps a state that cannot be rolled back, which is nobody's fault: it opens anew and gets the history.
+            # Twice at most, as the guesses of the step under way may have to be rolled back as well.
+            self._refusals[hop.account] += 1
+            hop.fail(error)
             return
         account = hop.purse.account
         report = Report(hop.account, error, self._complaints.count(hop.account, error), account.ordered, account.signed)

@@ -13,12 +13,14 @@ import uvloop
 from corolla.chat import ChatSession
 from corolla.client import AsyncClient
 from corolla.funds import TrancheStatus
+from corolla.many import AT_ONCE
 from corolla.pipeline import Policy
+from corolla.speculation import Speculation
 from corolla.values import Balance, BeamText, ChatMessage, Generation, Piece
 from corolla.wallet import WalletPolicy
 from corolla_core.chain.network import Network
 from corolla_core.model.sampling import SamplingParams
-from corolla_core.protocol.errors import InvalidInput
+from corolla_core.protocol.errors import CorollaError, InvalidInput
 from corolla_core.protocol.ids import Address, TrancheId
 from corolla_core.protocol.signature import Signer
 from corolla_core.protocol.units import Nectar
@@ -143,6 +145,7 @@ class Client:
         home_dir: Path | None = None,
         policy: Policy | None = None,
         wallet_policy: WalletPolicy | None = None,
+        speculation: Speculation | None = None,
     ) -> None:
         self._client = AsyncClient(
             network=network,
@@ -154,6 +157,7 @@ class Client:
             home_dir=home_dir,
             policy=policy,
             wallet_policy=wallet_policy,
+            speculation=speculation,
         )
         self._loop: _Loop | None = None
 
@@ -179,20 +183,38 @@ class Client:
             loop.stop()
 
     def generate(
-        self, prompt: str | Sequence[ChatMessage], params: SamplingParams, *, logprobs: bool = False
+        self,
+        prompt: str | Sequence[ChatMessage],
+        params: SamplingParams,
+        *,
+        logprobs: bool = False,
+        speculation: Speculation | None = None,
     ) -> Generation:
-        return self._running.run(self._client.generate(prompt, params, logprobs=logprobs))
+        return self._running.run(self._client.generate(prompt, params, logprobs=logprobs, speculation=speculation))
 
-    def stream(self, prompt: str | Sequence[ChatMessage], params: SamplingParams, *, logprobs: bool = False) -> Stream:
-        return Stream(self._running, self._client.stream(prompt, params, logprobs=logprobs))
+    def stream(
+        self,
+        prompt: str | Sequence[ChatMessage],
+        params: SamplingParams,
+        *,
+        logprobs: bool = False,
+        speculation: Speculation | None = None,
+    ) -> Stream:
+        pieces = self._client.stream(prompt, params, logprobs=logprobs, speculation=speculation)
+        return Stream(self._running, pieces)
+
+    def generate_many(
+        self, prompts: Sequence[str | Sequence[ChatMessage]], params: SamplingParams, *, at_once: int = AT_ONCE
+    ) -> list[Generation | CorollaError]:
+        return self._running.run(self._client.generate_many(prompts, params, at_once=at_once))
 
     def beam_search(
         self, prompt: str | Sequence[ChatMessage], params: SamplingParams, *, num_beams: int = 4
     ) -> list[BeamText]:
         return self._running.run(self._client.beam_search(prompt, params, num_beams=num_beams))
 
-    def session(self, *, system: str | None = None) -> Chat:
-        return Chat(self._running, self._client.session(system=system))
+    def session(self, *, system: str | None = None, speculation: Speculation | None = None) -> Chat:
+        return Chat(self._running, self._client.session(system=system, speculation=speculation))
 
     def deposit(self, amount: Nectar) -> None:
         self._running.run(self._client.deposit(amount))

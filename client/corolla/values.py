@@ -46,7 +46,8 @@ class NodeUsage:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """`seconds` is from the call to the last token; `first_token_seconds` to the first one."""
+    """`seconds` is from the call to the last token; `first_token_seconds` to the first one. `drafted` tokens were sent
+    through the nodes on speculation and `accepted` of them were right; the others were paid for in vain."""
 
     prompt_tokens: int
     cached_tokens: int
@@ -56,6 +57,8 @@ class Usage:
     cost: Nectar
     per_node: tuple[NodeUsage, ...]
     failovers: int = 0
+    drafted: int = 0
+    accepted: int = 0
 
     @property
     def tokens_per_second(self) -> float:

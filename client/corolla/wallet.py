@@ -134,6 +134,15 @@ class Purse:
         self.ordered = Nectar(self.ordered + cost)
         return reserved
 
+    def set_aside(self, cost: Nectar) -> None:
+        """Have `cost` reserved for what is still to be ordered. Raises SpendingLimitExceeded or VoucherOverCap, having
+        changed nothing."""
+        more = cost - self._left
+        if more > 0:
+            self._wallet.check_limit(more)
+            self._held.accounts[self.payee] = books.reserve(self.account, more)
+            self._left = cost
+
     def cancel(self, cost: Nectar, *, reserved: Nectar) -> None:
         """Undo the last order, `reserved` of which came out of the reservation, before anything was sent for it."""
         self._held.accounts[self.payee] = books.cancel(self.account, cost, reserved=reserved)

@@ -82,6 +82,11 @@ class Announcer:
             with attempt:
                 await self.announce()
 
+    def move(self, template: Announcement) -> None:
+        """From now on announce this, soon."""
+        self._template = template
+        self.changed()
+
     def changed(self) -> None:
         """The condition has changed: announce soon rather than at the next turn."""
         self._changed.set()

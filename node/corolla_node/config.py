@@ -55,8 +55,14 @@ class NodeSettings(LayeredSettings):
     model: str | None = None
     blocks: Annotated[str, BeforeValidator(_check_blocks)] = "auto"
     max_blocks: Annotated[int | None, Field(ge=1)] = None
-    device: str = "cpu"
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    rebalance_interval: Seconds = 300.0
+    """seconds between two looks, on average, at whether other blocks are needed more; 0 or chosen blocks: never"""
+    rebalance_threshold: Annotated[float, Field(gt=0)] = 0.2
+    """how much better than where it would go a node must leave its blocks served"""
+    move_grace: Seconds = 600.0
+    """how long sessions may go on at the old blocks of a node that moves"""
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
     threads: Annotated[int | None, Field(ge=1)] = None
     price: Annotated[int, Field(ge=0, le=2**96)] = 1_000_000_000_000
     """base units of Nectar per token and block"""

@@ -12,6 +12,7 @@ from corolla_node.kv_pool import KvPool, Share
 from corolla_node.links import Links
 from corolla_node.paybook import Paybook
 from corolla_node.ports import Clock, Memory
+from corolla_node.prefixes import Prefixes
 from corolla_node.receipts import Issuer
 from corolla_node.scheduler import Scheduler
 from corolla_node.timings import StepTimings
@@ -62,6 +63,7 @@ class Desk:
     links: Links
     inbox: KvPool
     """memory for tensors that wait, over all sessions"""
+    prefixes: Prefixes
     timings: StepTimings
     signing: Executor
     issuer: Issuer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from corolla_core.protocol.errors import InvalidInput, OutOfCapacity
@@ -37,13 +37,16 @@ class Lease:
 class KvPool:
     """`total` bytes shared by every session. Used from the event loop only."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, *, spare: Callable[[int], None] = lambda _free: None) -> None:
+        """`spare` is told how much is free, at first and when that changes: what lies there meanwhile has to go."""
         if total <= 0:
             raise InvalidInput("the KV budget must be positive")
         self.total = total
         self.used = 0
         self._held: Counter[Address] = Counter()
         self._leases: Counter[Address] = Counter()
+        self._spare = spare
+        spare(self.free)
 
     @property
     def free(self) -> int:
@@ -63,6 +66,7 @@ class KvPool:
             for holder in holders:
                 self._check_share(holder, size, share)
         self.used += size
+        self._spare(self.free)
         for holder in holders:
             self._held[holder] += size
             self._leases[holder] += 1
@@ -71,6 +75,7 @@ class KvPool:
     def give_back(self, size: int, holders: Collection[Address]) -> None:
         """For `Lease`: what its holders had is free again."""
         self.used -= size
+        self._spare(self.free)
         for holder in holders:
             self._held[holder] -= size
             self._leases[holder] -= 1

@@ -64,12 +64,13 @@ def hold(account: Account, cost: Nectar, *, credit: Nectar) -> Account:
     owed = account.charged + account.held + cost - credit
     if owed > account.paid:
         raise VoucherTooSmall("pay before this step", owed=owed, offered=account.paid)
-    return replace(account, held=Nectar(account.held + cost))
+    return Account(Nectar(account.held + cost), account.charged, account.paid)
 
 
 def charge(account: Account, cost: Nectar) -> Account:
     """The account once a step that was held for `cost` has been computed."""
-    return replace(_let_go(account, cost), charged=Nectar(account.charged + cost))
+    left = _let_go(account, cost)
+    return Account(left.held, Nectar(left.charged + cost), left.paid)
 
 
 def let_go(account: Account, cost: Nectar) -> Account:
@@ -125,4 +126,4 @@ def check_price(*, asked: Price, offered: Price) -> None:
 def _let_go(account: Account, cost: Nectar) -> Account:
     if not 0 <= cost <= account.held:
         raise InvalidInput(f"{cost} was not held")
-    return replace(account, held=Nectar(account.held - cost))
+    return Account(Nectar(account.held - cost), account.charged, account.paid)

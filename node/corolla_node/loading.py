@@ -3,31 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import prod
 from random import Random
 from statistics import median
 from time import perf_counter
 
-import psutil
 import structlog
 import torch
 
 from corolla_core.model.block_range import BlockRange, load_blocks
 from corolla_core.model.checkpoint import Checkpoint, open_checkpoint
+from corolla_core.model.int8_blocks import int8_bytes, load_int8_blocks
 from corolla_core.model.manifest import Manifest
+from corolla_core.model.numeric import COMPUTE_DTYPES
 from corolla_core.model.partial import tensors_needed
 from corolla_core.model.smollm import NAME as SMOLLM
 from corolla_core.model.smollm import prepare_smollm
 from corolla_core.protocol.receipt import NumericClass
 from corolla_core.protocol.span import Span
-from corolla_core.swarm.announcement import Announcement, NodeState
-from corolla_node.block_choice import Served, choose_span
+from corolla_core.swarm.announcement import Announcement
+from corolla_node.block_choice import choose_span
+from corolla_node.engine import NUMERIC_CLASS
+from corolla_node.placement import believed
 
 _log = structlog.get_logger(__name__)
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-NUMERIC_CLASS = {"float32": NumericClass.FP32, "bfloat16": NumericClass.BF16, "float16": NumericClass.FP16}
 _MEMORY_SHARE = 0.6
 """How much of the free memory weights may take when the node chooses its blocks itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Blocks in memory, their throughput in thousandths of a token a second, and how long they took to load."""
+
+    blocks: BlockRange
+    throughput: int
+    seconds: float
 
 
 def open_model(ref: str) -> tuple[Checkpoint, Manifest]:
@@ -36,19 +47,24 @@ def open_model(ref: str) -> tuple[Checkpoint, Manifest]:
     return checkpoint, Manifest.beside(checkpoint)
 
 
-def blocks_that_fit(checkpoint: Checkpoint, *, dtype: torch.dtype, memory: int | None = None) -> int:
-    """How many of the model's blocks this machine can hold beside everything else; at least 1."""
+def block_bytes(checkpoint: Checkpoint, dtype: str) -> int:
+    """About what the weights of one block take in memory."""
     names = tensors_needed(Span(0, 1), checkpoint.config, checkpoint.tensor_names)
-    each = sum(prod(checkpoint.entry(name).shape) for name in names) * dtype.itemsize
-    free = psutil.virtual_memory().available if memory is None else memory
-    return max(1, min(checkpoint.num_blocks, int(free * _MEMORY_SHARE) // max(1, each)))
+    shapes = [checkpoint.entry(name).shape for name in names]
+    if NUMERIC_CLASS[dtype] is NumericClass.INT8:
+        return sum(int8_bytes(shape) for shape in shapes)
+    return sum(prod(shape) for shape in shapes) * COMPUTE_DTYPES[NUMERIC_CLASS[dtype]].itemsize
+
+
+def blocks_that_fit(checkpoint: Checkpoint, *, dtype: str, memory: int) -> int:
+    """How many of the model's blocks fit into `memory` free bytes beside everything else; at least 1."""
+    return max(1, min(checkpoint.num_blocks, int(memory * _MEMORY_SHARE) // max(1, block_bytes(checkpoint, dtype))))
 
 
 def choose_blocks(checkpoint: Checkpoint, swarm: list[Announcement], *, at_most: int, rng: Random) -> Span:
-    """The span the swarm lacks most, of up to `at_most` blocks; nodes that are leaving do not count as serving."""
-    staying = (NodeState.LOADING, NodeState.ONLINE)
-    served = [Served(each.span, each.throughput) for each in swarm if each.state in staying]
-    return choose_span(checkpoint.num_blocks, min(at_most, checkpoint.num_blocks), served, rng=rng)
+    """The span the swarm lacks most, of up to `at_most` blocks."""
+    length = min(at_most, checkpoint.num_blocks)
+    return choose_span(checkpoint.num_blocks, length, believed(swarm), rng=rng)
 
 
 def load(
@@ -59,14 +75,23 @@ def load(
     device: str,
     dtype: str,
     progress: Callable[[int, int], None] | None = None,
-) -> BlockRange:
-    """Blocks checked against the manifest. Raises ModelError."""
-    blocks = load_blocks(checkpoint, span, device=device, dtype=DTYPES[dtype], manifest=manifest, progress=progress)
+) -> Loaded:
+    """Blocks checked against the manifest, on a device and in a dtype that `choose_engine` gave, and measured.
+
+    Raises ModelError.
+    """
+    began = perf_counter()
+    if NUMERIC_CLASS[dtype] is NumericClass.INT8:
+        blocks = load_int8_blocks(checkpoint, span, manifest=manifest, progress=progress)
+    else:
+        kind = COMPUTE_DTYPES[NUMERIC_CLASS[dtype]]
+        blocks = load_blocks(checkpoint, span, device=device, dtype=kind, manifest=manifest, progress=progress)
+    _log.info("holds blocks", span=str(span), dtype=dtype, mebibytes=round(blocks.weight_bytes / 2**20, 1))
     if not blocks.batches:
         _log.info("this architecture computes sessions one by one", model=checkpoint.name)
     if reason := blocks.capture():
         _log.info("steps take the long way through the model's own code", model=checkpoint.name, reason=reason)
-    return blocks
+    return Loaded(blocks, measure_throughput(blocks), perf_counter() - began)
 
 
 def measure_throughput(blocks: BlockRange, *, steps: int = 5) -> int:

@@ -9,8 +9,15 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-_GAUGES = ("sessions", "queued", "kv_free", "kv_total", "challenges_pending")
-_COUNTERS = ("tokens_served", "redeemed", "challenges_answered", "challenges_missed", "row_bytes_lost")
+_GAUGES = ("sessions", "queued", "kv_free", "kv_total", "prefix_bytes", "challenges_pending")
+_COUNTERS = (
+    "tokens_served",
+    "positions_reused",
+    "redeemed",
+    "challenges_answered",
+    "challenges_missed",
+    "row_bytes_lost",
+)
 
 
 class _StatusCollector(Collector):

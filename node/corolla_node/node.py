@@ -6,10 +6,12 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from random import Random
 from time import time
 
 import structlog
+from torch import get_num_threads
 
 from corolla_core.chain.devnet_keys import DEVNET_CHAIN_IDS
 from corolla_core.chain.escrow import Escrow
@@ -26,6 +28,7 @@ from corolla_core.model.manifest import Manifest
 from corolla_core.protocol.errors import ConfigError
 from corolla_core.protocol.ids import ZERO_ADDRESS, address
 from corolla_core.protocol.pricing import Price
+from corolla_core.protocol.receipt import NumericClass
 from corolla_core.protocol.signature import Signer
 from corolla_core.protocol.span import Span
 from corolla_core.store.store import Store
@@ -36,21 +39,23 @@ from corolla_node.books import Books
 from corolla_node.config import NodeSettings
 from corolla_node.data_dir import DataDir
 from corolla_node.desk import Policy
+from corolla_node.engine import NUMERIC_CLASS, Engine, choose_engine, this_machine
 from corolla_node.loading import (
-    DTYPES,
-    NUMERIC_CLASS,
+    Loaded,
+    block_bytes,
     blocks_that_fit,
     choose_blocks,
     load,
-    measure_throughput,
     open_model,
 )
 from corolla_node.onchain import EscrowTill, FaultsDocket, check_model, ensure_registered
 from corolla_node.opener import Opener
+from corolla_node.placement import Placement
 from corolla_node.redeemer import Redeemer, Thrift
-from corolla_node.running import Ready, Running, Stop
+from corolla_node.running import Ready, Running
 from corolla_node.server import Offer
-from corolla_node.serving import Terms, serving
+from corolla_node.serving import Serving, Terms, serving
+from corolla_node.stop import Stop
 
 _log = structlog.get_logger(__name__)
 _RPC_SECONDS = 30.0
@@ -84,18 +89,12 @@ async def run_node(
         chain = await stack.enter_async_context(await Chain.connect(network, deadline=_RPC_SECONDS))
         directory = await stack.enter_async_context(_joined(settings, network, data_dir))
         checkpoint, manifest = await asyncio.to_thread(open_model, settings.model)
-        await check_model(Models(chain), manifest, NUMERIC_CLASS[settings.dtype])
-        span = settings.span or await _choose(settings, checkpoint, manifest, directory, rng or Random())
-        blocks = await asyncio.to_thread(
-            load,
-            checkpoint,
-            manifest,
-            span,
-            device=settings.device,
-            dtype=settings.dtype,
-            progress=lambda done, total: report(f"loading blocks {span}", done, total),
-        )
-        throughput = await asyncio.to_thread(measure_throughput, blocks)
+        engine = await _engine(settings, checkpoint, await check_model(Models(chain), manifest))
+        settings = settings.model_copy(update={"device": engine.device, "dtype": engine.dtype})
+        rng = rng or Random()
+        span = settings.span or await _choose(settings, engine, checkpoint, manifest, directory, rng)
+        source = _Source(settings, checkpoint, manifest, report)
+        loaded = await source.load(span)
         sender = TransactionSender(chain, signer)
         await ensure_registered(
             Registry(chain, sender),
@@ -121,7 +120,7 @@ async def run_node(
         window = retention if settings.audit_window is None else settings.audit_window
         if window < owed:
             _log.warning("rows are kept for as long as they may be asked for on chain", wanted=window, seconds=owed)
-        needed = throughput * 2 * blocks.hidden_size * _ELEMENT_BYTES * owed // 1000
+        needed = loaded.throughput * 2 * loaded.blocks.hidden_size * _ELEMENT_BYTES * owed // 1000
         if needed > settings.audit_disk:
             _log.warning("at full load rows go before their time", audit_disk=settings.audit_disk, needed=needed)
         archive = await asyncio.to_thread(
@@ -134,39 +133,58 @@ async def run_node(
             )
         )
         await books.note_places(await asyncio.to_thread(archive.recover, await books.last_place()))
-        offer = Offer(
-            signer.address,
-            manifest.root,
-            blocks,
-            manifest.weight_root,
-            NUMERIC_CLASS[settings.dtype],
-            Price(settings.price),
-            await asyncio.to_thread(Chunks, checkpoint, span),
-        )
         libp2p = Libp2p(directory)
         stack.push_async_callback(libp2p.stop)
-        gc.collect()
-        gc.freeze()  # weights and modules live as long as the process: the collector need not look at them again
-        served = await stack.enter_async_context(
-            serving(
-                offer,
-                _terms(settings, network),
-                signer=signer,
-                tranches=escrow,
-                memory=books,
-                archive=archive,
-                write=books.write,
-                clock=time,
-                fallback=libp2p,
-                tidy=lambda: _tidy(books, archive, retention),
+
+        @asynccontextmanager
+        async def serve(loaded: Loaded) -> AsyncIterator[Serving]:
+            offer = Offer(
+                signer.address,
+                manifest.root,
+                loaded.blocks,
+                manifest.weight_root,
+                NUMERIC_CLASS[settings.dtype],
+                Price(settings.price),
+                await asyncio.to_thread(Chunks, checkpoint, loaded.blocks.span),
             )
-        )
-        await libp2p.start(signer, served.server)
+            gc.collect()
+            gc.freeze()  # weights and modules live long: the collector need not look at them again
+            try:
+                async with serving(
+                    offer,
+                    _terms(settings, network),
+                    signer=signer,
+                    tranches=escrow,
+                    memory=books,
+                    archive=archive,
+                    write=books.write,
+                    clock=time,
+                    fallback=libp2p,
+                    tidy=lambda: _tidy(books, archive, retention),
+                ) as served:
+                    await libp2p.start(signer, served.server)
+                    yield served
+                    await libp2p.stop()
+            finally:
+                gc.unfreeze()
+
         opener = None
         if faults is not None and demands is not None:
             docket = FaultsDocket(chain, faults, signer.address)
             interval = min(max(demands.response_time / 10, _LEAST_LOOK_SECONDS), _MOST_LOOK_SECONDS)
             opener = Opener(docket, archive, books.place, interval=interval)
+        placement = None
+        if settings.span is None and settings.rebalance_interval:
+            placement = Placement(
+                directory,
+                signer.address,
+                manifest.root,
+                checkpoint.num_blocks,
+                interval=settings.rebalance_interval,
+                threshold=settings.rebalance_threshold,
+                clock=time,
+                rng=rng,
+            )
         node = Running(
             settings,
             network,
@@ -174,9 +192,9 @@ async def run_node(
             signer,
             directory,
             manifest,
-            span,
-            throughput,
-            served,
+            source,
+            serve,
+            placement,
             Redeemer(
                 EscrowTill(chain, escrow),
                 books,
@@ -187,9 +205,39 @@ async def run_node(
             ),
             opener,
         )
-        lost = await node.until_stopped(stop, on_ready)
+        running = node.until_stopped(stop, loaded, on_ready)
+        del loaded  # a node that moves lets go of its blocks
+        lost = await running
     if lost is not None:
         raise lost
+
+
+class _Source:
+    """Where this node's blocks come from."""
+
+    def __init__(self, settings: NodeSettings, checkpoint: Checkpoint, manifest: Manifest, report: Report) -> None:
+        self._settings = settings
+        self._checkpoint = checkpoint
+        self._manifest = manifest
+        self._report = report
+
+    async def load(self, span: Span) -> Loaded:
+        """Raises ModelError."""
+        return await asyncio.to_thread(
+            load,
+            self._checkpoint,
+            self._manifest,
+            span,
+            device=self._settings.device,
+            dtype=self._settings.dtype,
+            progress=lambda done, total: self._report(f"loading blocks {span}", done, total),
+        )
+
+    def has_room(self, span: Span) -> bool:
+        """Whether these blocks fit beside those that are in memory now; of a device's own memory that is not known."""
+        free = this_machine().memory
+        fitting = blocks_that_fit(self._checkpoint, dtype=self._settings.dtype, memory=free)
+        return self._settings.device == "cpu" and fitting >= len(span)
 
 
 @asynccontextmanager
@@ -206,10 +254,29 @@ async def _joined(settings: NodeSettings, network: Network, data_dir: DataDir) -
         await directory.stop()
 
 
+async def _engine(settings: NodeSettings, checkpoint: Checkpoint, admitted: tuple[NumericClass, ...]) -> Engine:
+    machine = await asyncio.to_thread(this_machine)
+    engine = await asyncio.to_thread(
+        choose_engine,
+        settings.device,
+        settings.dtype,
+        admitted=admitted,
+        machine=machine,
+        block_bytes=partial(block_bytes, checkpoint),
+    )
+    _log.info("computes with", device=engine.device, dtype=engine.dtype, why=engine.why, threads=get_num_threads())
+    return engine
+
+
 async def _choose(
-    settings: NodeSettings, checkpoint: Checkpoint, manifest: Manifest, directory: Directory, rng: Random
+    settings: NodeSettings,
+    engine: Engine,
+    checkpoint: Checkpoint,
+    manifest: Manifest,
+    directory: Directory,
+    rng: Random,
 ) -> Span:
-    fitting = await asyncio.to_thread(blocks_that_fit, checkpoint, dtype=DTYPES[settings.dtype])
+    fitting = await asyncio.to_thread(blocks_that_fit, checkpoint, dtype=engine.dtype, memory=engine.memory)
     swarm = await directory.lookup(manifest.root, checkpoint.num_blocks)
     span = choose_blocks(checkpoint, swarm, at_most=min(fitting, settings.max_blocks or fitting), rng=rng)
     _log.info("chose blocks", span=str(span), nodes_seen=len(swarm))

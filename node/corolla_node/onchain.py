@@ -61,15 +61,15 @@ class FaultsDocket:
         await self._faults.open(challenge, row, branch)
 
 
-async def check_model(models: Models, manifest: Manifest, numeric_class: NumericClass) -> None:
-    """Raises ModelError unless the network's version of this model is the one on disk, in this arithmetic."""
+async def check_model(models: Models, manifest: Manifest) -> tuple[NumericClass, ...]:
+    """The arithmetic that the network admits for this model; all where it names none. Raises ModelError unless the
+    network's version of it is the one on disk."""
     published = await models.latest(manifest.name)
     if published.manifest_root != manifest.root:
         raise ModelError(
             f"{manifest.name} on disk is 0x{manifest.root.hex()}, the network's is 0x{published.manifest_root.hex()}"
         )
-    if published.numeric_classes and numeric_class not in published.numeric_classes:
-        raise ModelError(f"the network admits {', '.join(published.numeric_classes)} for {manifest.name}")
+    return published.numeric_classes
 
 
 async def ensure_registered(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from corolla_core.protocol.eip712 import Domain
 from corolla_core.protocol.errors import TrancheExpired, TrancheUnknown, VoucherOverCap, VoucherTooSmall
@@ -21,7 +21,7 @@ from corolla_node.ports import Clock, Memory, Tranches
 FORGET_AFTER = 86_400
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Page:
     terms: Terms
     payer: Address
@@ -84,7 +84,7 @@ class Paybook:
                 terms, tranche.payer, leaf, proof, Account(charged=charged, paid=paid), best
             )
         elif leaf.cap > known.leaf.cap:
-            self._pages[tranche_id] = replace(known, terms=terms, leaf=leaf, proof=proof)
+            known.terms, known.leaf, known.proof = terms, leaf, proof
         return self._pages[tranche_id].account
 
     def _forget_expired(self) -> None:
@@ -115,24 +115,22 @@ class Paybook:
         page = self._page(tranche_id)
         expired = self._now() >= page.terms.expiry
         try:
-            account = ledger.hold(page.account, cost, credit=Nectar(0) if expired else credit)
+            page.account = ledger.hold(page.account, cost, credit=Nectar(0) if expired else credit)
         except VoucherTooSmall:
             if expired:
                 self._check_expiry(page.terms, margin=0)
             raise
-        self._pages[tranche_id] = replace(page, account=account)
 
     def charge(self, tranche_id: TrancheId, cost: Nectar) -> None:
         """A held step has been computed."""
         page = self._page(tranche_id)
-        account = ledger.charge(page.account, cost)
-        self._pages[tranche_id] = replace(page, account=account)
-        self._bookkeeper.charge(tranche_id, account.charged)
+        page.account = ledger.charge(page.account, cost)
+        self._bookkeeper.charge(tranche_id, page.account.charged)
 
     def let_go(self, tranche_id: TrancheId, cost: Nectar) -> None:
         """A held step was not computed."""
         page = self._page(tranche_id)
-        self._pages[tranche_id] = replace(page, account=ledger.let_go(page.account, cost))
+        page.account = ledger.let_go(page.account, cost)
 
     def accept(self, pay: Pay, saved: Callable[[Nectar], None]) -> bool:
         """Check a voucher and count it at once; `saved(cumulative)` is called when it is on disk.
@@ -148,8 +146,8 @@ class Paybook:
             self._bookkeeper.saved(lambda: saved(cumulative))
             return False
         signer = signed.signer(self._domain)
-        account = ledger.check_voucher(page.account, page.terms, voucher, signer=signer, now=self._now())
-        self._pages[page.terms.tranche_id] = replace(page, account=account, best=signed)
+        page.account = ledger.check_voucher(page.account, page.terms, voucher, signer=signer, now=self._now())
+        page.best = signed
         self._bookkeeper.voucher(
             VoucherEntry(signed, page.leaf, page.proof, page.terms.expiry), lambda: saved(cumulative)
         )

@@ -41,6 +41,14 @@ class Cache(Protocol):
 
     def crop(self, length: int) -> None: ...
 
+    def part(self, start: int, stop: int) -> Any:
+        """A copy of these positions, for blocks that `batches`."""
+        ...
+
+    def append(self, part: Any) -> None:
+        """Take in what `part` gave of a cache that held the same positions before it."""
+        ...
+
     def reorder(self, indices: list[int]) -> None: ...
 
 
@@ -52,6 +60,11 @@ class Blocks(Protocol):
 
     @property
     def hidden_size(self) -> int: ...
+
+    @property
+    def batches(self) -> bool:
+        """Whether a position's keys and values depend on those up to it alone, and are kept one by one."""
+        ...
 
     def new_cache(self, batch: int, max_tokens: int) -> Cache: ...
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
-import signal
-from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from dataclasses import dataclass, replace
 from time import time
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
 from corolla_core.chain.network import Network
 from corolla_core.model.manifest import Manifest
-from corolla_core.model.tensors import WIRE_DTYPES
-from corolla_core.protocol.errors import CorollaError, NetworkError
+from corolla_core.protocol.errors import CorollaError, ModelError, NetworkError
 from corolla_core.protocol.ids import Address
 from corolla_core.protocol.signature import Signer
 from corolla_core.protocol.span import Span
@@ -25,11 +24,14 @@ from corolla_core.swarm.directory import Directory
 from corolla_node.announcer import Announcer, Condition
 from corolla_node.config import NodeSettings
 from corolla_node.data_dir import DataDir
-from corolla_node.loading import NUMERIC_CLASS
+from corolla_node.engine import NUMERIC_CLASS
+from corolla_node.loading import Loaded
 from corolla_node.metrics import serve_metrics
 from corolla_node.opener import Opener
+from corolla_node.placement import Held, Placement
 from corolla_node.redeemer import Redeemer
 from corolla_node.serving import Serving
+from corolla_node.stop import Stop, unless_stopped
 
 _log = structlog.get_logger(__name__)
 
@@ -54,10 +56,12 @@ class Ready:
     model_root: bytes
     addresses: tuple[str, ...]
     metrics_port: int | None
+    event: str = "ready"
+    """or "moved", when it serves other blocks than before"""
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "event": "ready",
+            "event": self.event,
             "account": self.account,
             "peer_id": self.peer_id,
             "host": self.host,
@@ -72,47 +76,20 @@ class Ready:
         }
 
 
-class Stop:
-    """How a node is told to stop: the first SIGTERM drains, SIGINT or a second SIGTERM does not wait for sessions."""
+class Source(Protocol):
+    """Where a node's blocks come from."""
 
-    def __init__(self) -> None:
-        self.asked = asyncio.Event()
-        self.at_once = asyncio.Event()
-        self.up = False
-        """set by the node once it serves; before that there is nothing to drain"""
+    async def load(self, span: Span) -> Loaded:
+        """Raises ModelError."""
+        ...
 
-    def listen(self) -> None:
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self.drain)
-        loop.add_signal_handler(signal.SIGINT, self.now)
-
-    def drain(self) -> None:
-        if self.asked.is_set():
-            self.at_once.set()
-        self.asked.set()
-
-    def now(self) -> None:
-        self.at_once.set()
-        self.asked.set()
-
-
-async def supervise(node: Coroutine[Any, Any, None], stop: Stop) -> None:
-    """Run a node; one that is told to stop before it is up is cancelled. Raises what the node raises."""
-    running = asyncio.create_task(node)
-    asked = asyncio.create_task(stop.asked.wait())
-    try:
-        await asyncio.wait({running, asked}, return_when=asyncio.FIRST_COMPLETED)
-        if not running.done() and not stop.up:
-            _log.info("stopped before it was up")
-            running.cancel()
-        with suppress(asyncio.CancelledError):
-            await running
-    finally:
-        asked.cancel()
+    def has_room(self, span: Span) -> bool:
+        """Whether these blocks can be held beside those that are served now."""
+        ...
 
 
 class Running:
-    """A node that is up: what it does beside serving."""
+    """A node that is up: what it does beside serving, and how it goes over to other blocks."""
 
     def __init__(
         self,
@@ -122,42 +99,51 @@ class Running:
         signer: Signer,
         directory: Directory,
         manifest: Manifest,
-        span: Span,
-        throughput: int,
-        served: Serving,
+        source: Source,
+        serve: Callable[[Loaded], AbstractAsyncContextManager[Serving]],
+        placement: Placement | None,
         redeemer: Redeemer,
         opener: Opener | None,
     ) -> None:
-        """`opener` is None on a network where nobody can demand openings."""
+        """`settings` name the device and dtype chosen. `placement` is None for a node that stays where it is, `opener`
+        where nobody can demand openings."""
         self._settings = settings
         self._network = network
         self._data_dir = data_dir
         self._signer = signer
         self._directory = directory
         self._manifest = manifest
-        self._span = span
-        self._measured = throughput
-        self._served = served
+        self._source = source
+        self._serve = serve
+        self._placement = placement
         self._redeemer = redeemer
         self._opener = opener
         self._started = time()
-        self._lost: NetworkError | None = None
-        self._announcer = Announcer(
-            directory,
-            self._template(),
-            signer=signer,
-            condition=self._condition,
-            clock=time,
-            ttl_ms=int(settings.announce_ttl * 1000),
-        )
+        self._lost: CorollaError | None = None
+        self._served: Serving | None = None
+        self._shown: dict[str, Any] = {}
+        self._moving = False
+        self._moves = 0
 
-    async def until_stopped(self, stop: Stop, on_ready: Callable[[Ready], None]) -> NetworkError | None:
-        """Serves until `stop` is asked; or until nobody can find this node any more, and then returns why."""
+    async def until_stopped(self, stop: Stop, first: Loaded, on_ready: Callable[[Ready], None]) -> CorollaError | None:
+        """Serves, `first` first, until `stop` is asked; or until nobody can find this node any more, or it can load no
+        blocks any more, and then returns why."""
         async with AsyncExitStack() as stack:
+            await self._settle(first)
+            del first  # nobody but what serves it holds on to a block
+            stack.push_async_callback(self._unsettle)
             metrics_port = None
             if self._settings.metrics_port is not None:
                 metrics_port, stop_metrics = serve_metrics(self._settings.metrics_port, self.status)
                 stack.push_async_callback(asyncio.to_thread, stop_metrics)
+            self._announcer = Announcer(
+                self._directory,
+                self._template(),
+                signer=self._signer,
+                condition=self._condition,
+                clock=time,
+                ttl_ms=int(self._settings.announce_ttl * 1000),
+            )
             await self._announcer.join()
             async with asyncio.TaskGroup() as tasks:
                 working = [
@@ -169,12 +155,81 @@ class Running:
                 ]
                 stop.up = True
                 on_ready(self._ready(metrics_port))
-                await stop.asked.wait()
+                while (there := await self._until_needed_elsewhere(stop)) is not None:
+                    try:
+                        if await self._move(there, stop):
+                            on_ready(replace(self._ready(metrics_port), event="moved"))
+                    except CorollaError as error:
+                        self._lost = error
+                        _log.error("leaving", error=str(error))
+                        stop.drain()
                 await self._leave(stop)
                 for task in working:
                     task.cancel()
             self._data_dir.write_status(self.status() | {"state": "stopped"})
         return self._lost
+
+    # Where to serve
+
+    async def _settle(self, loaded: Loaded) -> None:
+        self._exit = AsyncExitStack()
+        self._served = await self._exit.enter_async_context(self._serve(loaded))
+        self._held = Held(loaded.blocks.span, loaded.throughput, loaded.seconds, time())
+
+    async def _unsettle(self) -> None:
+        """Without sessions of its own; what was accepted is on disk then, and the blocks are free to go."""
+        if self._served is not None:
+            self.status()  # the last of its figures
+            self._served = None
+            await self._exit.aclose()
+            gc.collect()
+
+    async def _until_needed_elsewhere(self, stop: Stop) -> Span | None:
+        """Where to; None when the node is to stop."""
+        if self._placement is None:
+            await stop.asked.wait()
+            return None
+        return await unless_stopped(self._placement.better(self._held), stop)
+
+    async def _move(self, there: Span, stop: Stop) -> bool:
+        """Serve other blocks: no new sessions, the old ones to their end or for as long as they may, then the switch.
+        Others are told at once, lest they go there too. Whether that was done; not when the node is to stop, or has to
+        stay for want of the other blocks. Raises ModelError, NetworkError where it cannot even stay."""
+        served, before = self._serving, self._held.span
+        _log.info("moving", to=str(there), sessions=served.server.sessions)
+        served.server.draining = self._moving = True
+        self._held = replace(self._held, span=there)
+        self._announcer.move(self._template())
+        beside = await asyncio.to_thread(self._source.has_room, there)
+        loading = asyncio.create_task(self._source.load(there)) if beside else None
+        try:
+            await unless_stopped(served.server.drain(self._settings.move_grace, "the node moves"), stop)
+            if stop.asked.is_set():
+                return False
+            if not beside:
+                del served
+                await self._unsettle()
+            loaded = await unless_stopped(self._load(there, before, loading), stop)
+            if loaded is None:
+                return False
+            await self._unsettle()
+            await self._settle(loaded)
+        finally:
+            self._moving = False
+            if loading is not None:
+                loading.cancel()
+        self._announcer.move(self._template())
+        moved = self._held.span == there
+        self._moves += moved
+        return moved
+
+    async def _load(self, there: Span, before: Span, loading: asyncio.Task[Loaded] | None) -> Loaded:
+        """The blocks to move to, or those from before when they cannot be had. Raises ModelError."""
+        try:
+            return await (loading or self._source.load(there))
+        except ModelError as error:
+            _log.error("staying", blocks=str(before), error=str(error))
+            return await self._source.load(before)
 
     async def _watch_directory(self, stop: Stop) -> None:
         """Without p2pd the node is up but invisible: better it ends, so that its supervisor starts it anew."""
@@ -186,24 +241,25 @@ class Running:
             stop.drain()
 
     async def _leave(self, stop: Stop) -> None:
-        _log.info("draining", sessions=self._served.server.sessions)
-        self._served.server.draining = True
-        self._announcer.changed()
-        drained = asyncio.create_task(
-            self._served.server.drain(0 if stop.at_once.is_set() else self._settings.drain_timeout)
-        )
-        hurried = asyncio.create_task(stop.at_once.wait())
-        await asyncio.wait([drained, hurried], return_when=asyncio.FIRST_COMPLETED)
-        hurried.cancel()
-        drained.cancel()
-        with suppress(asyncio.CancelledError):
-            await drained
-        await self._served.server.drain(0)
+        if self._served is not None:
+            server = self._served.server
+            _log.info("draining", sessions=server.sessions)
+            server.draining = True
+            self._announcer.changed()
+            drained = asyncio.create_task(server.drain(0 if stop.at_once.is_set() else self._settings.drain_timeout))
+            hurried = asyncio.create_task(stop.at_once.wait())
+            await asyncio.wait([drained, hurried], return_when=asyncio.FIRST_COMPLETED)
+            hurried.cancel()
+            drained.cancel()
+            with suppress(asyncio.CancelledError):
+                await drained
+            await server.drain(0)
         with suppress(TimeoutError):
             async with asyncio.timeout(_WITHDRAW_SECONDS):
                 await self._announcer.withdraw()
         try:
-            await self._served.bookkeeper.flush()
+            if self._served is not None:
+                await self._served.bookkeeper.flush()
             async with asyncio.timeout(_FINAL_REDEEM_SECONDS):
                 await self._redeemer.redeem(final=True)
         except (CorollaError, TimeoutError) as error:
@@ -222,31 +278,29 @@ class Running:
 
     def status(self) -> dict[str, Any]:
         """What `node status --json` shows."""
-        server, timings = self._served.server, self._served.timings
+        served = self._served
+        if served is not None:
+            self._shown = _figures(served)
         return {
             "account": self._signer.address,
             "pid": os.getpid(),
             "network": self._network.name,
             "model": self._manifest.name,
             "model_root": self._manifest.root.hex(),
-            "span": str(self._span),
+            "span": str(self._held.span),
             "state": str(self._state()),
+            "device": self._settings.device,
+            "dtype": self._settings.dtype,
+            "moves": self._moves,
             "host": self._settings.host,
-            "port": self._served.listener.port,
             "peer_id": self._directory.peer_id,
             "price": self._settings.price,
-            "sessions": server.sessions,
-            "queued": server.info().queued,
-            "kv_free": self._served.kv.free,
-            "kv_total": self._served.kv.total,
-            "tokens_served": timings.tokens,
+            **self._shown,
             "throughput": self._throughput() / 1000,
             "redeemed": str(self._redeemer.total),
             "challenges_pending": self._opener.pending if self._opener is not None else 0,
             "challenges_answered": self._opener.answered if self._opener is not None else 0,
             "challenges_missed": self._opener.missed if self._opener is not None else 0,
-            "row_bytes_lost": self._served.archive.lost,
-            "timings": timings.summary(),
             "started_at": self._started,
             "written_at": time(),
         }
@@ -260,27 +314,38 @@ class Running:
             await asyncio.sleep(STATUS_SECONDS)
 
     def _state(self) -> NodeState:
-        return NodeState.DRAINING if self._served.server.draining else NodeState.ONLINE
+        """While it moves its announcement names the new blocks already."""
+        if self._moving:
+            return NodeState.LOADING
+        served = self._served
+        return NodeState.DRAINING if served is None or served.server.draining else NodeState.ONLINE
 
     def _throughput(self) -> int:
-        return round(1000 * self._served.timings.throughput()) or self._measured
+        served = self._served
+        return (0 if served is None else round(1000 * served.timings.throughput())) or self._held.throughput
 
     def _condition(self) -> Condition:
-        return Condition(self._state(), self._throughput(), self._served.server.kv_free_tokens)
+        served = self._served
+        return Condition(self._state(), self._throughput(), 0 if served is None else served.server.kv_free_tokens)
 
     def _ready(self, metrics_port: int | None) -> Ready:
         return Ready(
             account=self._signer.address,
             peer_id=self._directory.peer_id,
             host=self._public_host,
-            port=self._served.listener.port,
-            cert_hash=self._served.listener.cert_hash,
-            span=self._span,
+            port=self._serving.listener.port,
+            cert_hash=self._serving.listener.cert_hash,
+            span=self._held.span,
             model=self._manifest.name,
             model_root=self._manifest.root,
             addresses=tuple(self._directory.addresses()),
             metrics_port=metrics_port,
         )
+
+    @property
+    def _serving(self) -> Serving:
+        assert self._served is not None
+        return self._served
 
     @property
     def _public_host(self) -> str:
@@ -290,18 +355,35 @@ class Running:
         return Announcement(
             network=self._network.name,
             model_root=self._manifest.root,
-            span=self._span,
+            span=self._held.span,
             account=self._signer.address,
             peer_id=self._directory.peer_id,
             host=self._public_host,
-            port=self._served.listener.port,
-            cert_hash=self._served.listener.cert_hash,
+            port=self._serving.listener.port,
+            cert_hash=self._serving.listener.cert_hash,
             price_per_token_block=self._settings.price,
             numeric_class=NUMERIC_CLASS[self._settings.dtype],
-            wire_dtypes=tuple(WIRE_DTYPES),
-            throughput=self._measured,
+            wire_dtypes=NUMERIC_CLASS[self._settings.dtype].wires,
+            throughput=self._held.throughput,
             kv_free_tokens=0,
             state=NodeState.LOADING,
             issued_at=0,
             expires_at=1,
         )
+
+
+def _figures(served: Serving) -> dict[str, Any]:
+    """What the status shows of the blocks served now."""
+    server, timings = served.server, served.timings
+    return {
+        "port": served.listener.port,
+        "sessions": server.sessions,
+        "queued": server.info().queued,
+        "kv_free": served.kv.free,
+        "kv_total": served.kv.total,
+        "prefix_bytes": served.prefixes.used,
+        "positions_reused": served.prefixes.reused,
+        "tokens_served": timings.tokens,
+        "row_bytes_lost": served.archive.lost,
+        "timings": timings.summary(),
+    }

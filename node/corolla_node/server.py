@@ -189,7 +189,7 @@ class Server:
         self._openings.close()
         self._possessions.close()
 
-    async def drain(self, patience: float) -> None:
+    async def drain(self, patience: float, reason: str = "the node is shutting down") -> None:
         """Take no new session; return when the last has ended, or end them after `patience` seconds. All receipts have
         been signed then."""
         self.draining = True
@@ -199,7 +199,7 @@ class Server:
         except TimeoutError:
             sessions = list(self._sessions.values())
             for session in sessions:
-                session.fault(Draining("the node is shutting down"))
+                session.fault(Draining(reason))
             await asyncio.gather(*(self._end(session, "drained") for session in sessions))
         if self._last_receipts:  # also of sessions that were dropped before, and wait for their upstream's
             await asyncio.wait(self._last_receipts)
@@ -234,11 +234,12 @@ class Server:
             raise Draining("the node is shutting down")
         if message.model_root != offer.model_root or Span(message.start, message.end) not in offer.blocks.span:
             raise NotServed(f"this node serves blocks {offer.blocks.span} of model 0x{offer.model_root.hex()}")
-        if message.wire_dtype not in WIRE_DTYPES:
-            raise InvalidInput(f"no wire dtype {message.wire_dtype!r}")
+        if message.wire_dtype not in offer.numeric_class.wires:
+            raise InvalidInput(f"no wire dtype {message.wire_dtype!r} at a node of class {offer.numeric_class}")
         if message.batch * message.chunk_tokens > MAX_CHUNK_ROWS:
             raise InvalidInput(f"at most {MAX_CHUNK_ROWS} sequences times tokens of a chunk")
-        check_row_size(message.batch * offer.blocks.hidden_size * DTYPE_BYTES[message.wire_dtype])
+        width = WireDtype(message.wire_dtype).width(offer.blocks.hidden_size)
+        check_row_size(message.batch * width * DTYPE_BYTES[message.wire_dtype])
         if message.chunk_tokens > self._desk.policy.max_chunk_tokens:
             raise InvalidInput(f"at most {self._desk.policy.max_chunk_tokens} tokens a chunk")
         if len(self._sessions) >= self._desk.policy.max_sessions:
@@ -269,7 +270,7 @@ class Server:
             client_nonce=message.client_nonce,
         )
         self._desk.paybook.check_means(tranche_id, agreed.cost(min(agreed.chunk_tokens, agreed.max_tokens)))
-        kept = kept_bytes(agreed.batch, agreed.max_tokens, agreed.hidden, WIRE_DTYPES[agreed.wire_dtype])
+        kept = kept_bytes(agreed.batch, agreed.max_tokens, agreed.width, WIRE_DTYPES[agreed.wire_dtype])
         lease = self._kv.reserve(
             blocks.kv_bytes(agreed.batch, agreed.max_tokens) + kept,
             holders={conn.peer, self._desk.paybook.payer(tranche_id)},

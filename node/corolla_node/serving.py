@@ -19,6 +19,7 @@ from corolla_node.kv_pool import KvPool
 from corolla_node.links import Links
 from corolla_node.paybook import Paybook
 from corolla_node.ports import Clock, Link, LinkHandler, Memory, Tranches
+from corolla_node.prefixes import Prefixes
 from corolla_node.receipts import Issuer, signing_thread
 from corolla_node.scheduler import Scheduler
 from corolla_node.server import Offer, Server
@@ -49,6 +50,7 @@ class Serving:
     timings: StepTimings
     bookkeeper: Bookkeeper
     kv: KvPool
+    prefixes: Prefixes
     archive: Archive
 
 
@@ -74,6 +76,7 @@ async def serving(
     scheduler = Scheduler(loop)
     bookkeeper = Bookkeeper(write, tidy=tidy)
     signing = signing_thread()
+    prefixes = Prefixes()
 
     async def dialer(endpoint: Endpoint, /, *, handler: LinkHandler) -> Link:
         return await dial(endpoint, identity=signer, handler=handler, fallback=fallback)
@@ -97,19 +100,20 @@ async def serving(
             archive=archive,
             links=Links(dialer, tasks),
             inbox=KvPool(INBOX_BYTES),
+            prefixes=prefixes,
             timings=StepTimings(),
             signing=signing,
             issuer=Issuer(signer, terms.domain.chain_id, terms.epoch, offer.model_root, offer.numeric_class),
             clock=clock,
         )
-        kv = KvPool(terms.kv_budget)
+        kv = KvPool(terms.kv_budget, spare=prefixes.limit)
         server = Server(offer, desk, kv=kv, tasks=tasks)
         listener = Listener(signer, server, host=terms.host, port=terms.port)
         await listener.start()
         scheduler.start()
         writer = tasks.create_task(bookkeeper.run())
         try:
-            yield Serving(server, listener, desk.timings, bookkeeper, kv, archive)
+            yield Serving(server, listener, desk.timings, bookkeeper, kv, prefixes, archive)
         finally:
             await server.drain(0)
             await desk.links.close()

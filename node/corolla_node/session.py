@@ -80,7 +80,8 @@ class Session:
         self._idle = desk.loop.call_later(self._idle_grace, self._check_idle)
         self._lease = lease
         self._on_ended = on_ended
-        self._bench = Workbench(blocks, agreed)
+        payer = desk.paybook.payer(agreed.tranche_id)
+        self._bench = Workbench(blocks, agreed, prefixes=desk.prefixes, payer=payer)
         self._receipts = Signatory(desk, agreed, weight_root, tell=self.tell, forward=self._forward, fault=self.fault)
         self._queue: deque[_Waiting | Rewire] = deque()
         self._queued_bytes = 0
@@ -210,6 +211,7 @@ class Session:
         return True
 
     def _computed(self, job: Pending[Computed], item: _Waiting, cost: Nectar) -> None:
+        back = perf_counter()
         self._job = None
         done = job.result
         if done is None:
@@ -225,7 +227,7 @@ class Session:
         self._used_at = self._desk.loop.time()
         self._let_in(item)
         self._last_step = max(self._last_step, item.step.step)
-        self._record(item, done, sent)
+        self._record(item, done, back, sent)
         if self._closed:
             self._lease.release()
             return
@@ -366,15 +368,17 @@ class Session:
         self._queued_bytes -= item.payload.nbytes
         item.lease.release()
 
-    def _record(self, item: _Waiting, done: Computed, sent: float) -> None:
+    def _record(self, item: _Waiting, done: Computed, back: float, sent: float) -> None:
         tokens = tokens_of(item.step)
         timing = StepTiming(
             tokens=tokens * self.agreed.batch,
+            received=item.received,
             decode=done.decoded - done.started,
             queue=done.started - item.received - item.paying,
             compute=done.computed - done.decoded,
             encode=done.encoded - done.computed,
-            deliver=sent - done.encoded,
+            deliver=back - done.encoded,
+            send=sent - back,
             pay=item.paying,
             pass_rows=done.pass_rows,
         )

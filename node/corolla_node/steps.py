@@ -39,6 +39,11 @@ class Agreement:
         return self.price.of(self.span, self.batch * tokens)
 
     @property
+    def width(self) -> int:
+        """How many numbers of the wire dtype a hidden state takes."""
+        return self.wire_dtype.width(self.hidden)
+
+    @property
     def credit(self) -> Nectar:
         """How much may stay unpaid: one chunk."""
         return self.cost(self.chunk_tokens)
@@ -60,8 +65,8 @@ def check_shape(step: Step, agreed: Agreement, *, max_step_tokens: int) -> None:
     shape = step.tensor.shape
     if step.tensor.dtype != agreed.wire_dtype:
         raise TensorRejected(f"this session speaks {agreed.wire_dtype}, not {step.tensor.dtype}")
-    if len(shape) != 3 or shape[0] != agreed.batch or shape[2] != agreed.hidden:
-        raise TensorRejected(f"expected [{agreed.batch}, tokens, {agreed.hidden}], got {list(shape)}")
+    if len(shape) != 3 or shape[0] != agreed.batch or shape[2] != agreed.width:
+        raise TensorRejected(f"expected [{agreed.batch}, tokens, {agreed.width}], got {list(shape)}")
     if shape[1] > max_step_tokens:
         raise TensorRejected(f"at most {max_step_tokens} positions a step, not {shape[1]}")
     if step.pos + shape[1] > agreed.max_tokens:

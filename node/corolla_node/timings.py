@@ -13,28 +13,31 @@ _KEPT = 512
 class StepTiming:
     """One step, in seconds, from the frame's arrival to the hand-over of its output to the socket.
 
+    `received` is when the frame had arrived, by `perf_counter`, which on Linux the processes of a machine share.
     `decode` checks and unpacks the input tensor, `queue` waits for the compute thread, `compute` is the forward pass,
     in which `pass_rows` positions of this and other sessions were computed, `encode` turns the output into wire bytes,
-    `deliver` brings it back to the event loop and writes it to the socket, `pay` is what checking the payment of this
-    step took.
+    `deliver` brings it back to the event loop, `send` writes it to the socket, `pay` is what checking the payment of
+    this step took.
     """
 
     tokens: int
+    received: float
     decode: float
     queue: float
     compute: float
     encode: float
     deliver: float
+    send: float
     pay: float
     pass_rows: int
 
     @property
     def overhead(self) -> float:
         """Everything but the forward pass."""
-        return self.decode + self.queue + self.encode + self.deliver + self.pay
+        return self.decode + self.queue + self.encode + self.deliver + self.send + self.pay
 
 
-_PARTS = ("decode", "queue", "compute", "encode", "deliver", "pay", "overhead")
+_PARTS = ("decode", "queue", "compute", "encode", "deliver", "send", "pay", "overhead")
 
 
 class StepTimings:
@@ -66,6 +69,11 @@ class StepTimings:
         """The processor time that a receipt took, with its trees, its signature and keeping the rows."""
         self.receipted += positions
         self.receipt_seconds += seconds
+
+    @property
+    def recent_decode(self) -> tuple[StepTiming, ...]:
+        """The last one-position steps, oldest first."""
+        return tuple(self._recent["decode"])
 
     @property
     def tokens(self) -> int:

@@ -25,7 +25,7 @@ from corolla_core.protocol.span import Span
 from corolla_core.swarm.messages import AskOpening
 from corolla_node.bookkeeper import Bookkeeper
 from corolla_node.cli.main import app
-from corolla_node.loading import load
+from corolla_node.loading import Loaded, load
 from corolla_node.opener import Opener
 from corolla_node.openings import Openings
 from corolla_node.ports import Link
@@ -37,6 +37,8 @@ NOTHING = Hash32(sha256(b"no root of anything").digest())
 
 class SkipsABlock:
     """Computes all of its blocks but the last, and is paid for it."""
+
+    batches = False
 
     def __init__(self, honest: BlockRange) -> None:
         self.span = honest.span
@@ -63,6 +65,8 @@ class SkipsABlock:
 class Poisons:
     """Computes honestly, then pushes every output a little in a direction of its own."""
 
+    batches = False
+
     def __init__(self, honest: BlockRange, push: Tensor | None = None) -> None:
         self.span = honest.span
         self.hidden_size = honest.hidden_size
@@ -87,13 +91,14 @@ class Poisons:
         return self._honest.kv_bytes(batch, tokens)
 
 
-def downgraded(checkpoint: Any, manifest: Any, span: Span, **kwargs: Any) -> BlockRange:
+def downgraded(checkpoint: Any, manifest: Any, span: Span, **kwargs: Any) -> Loaded:
     """Says float32, and holds its weights in four bits."""
+    loaded = load(checkpoint, manifest, span, **kwargs)
 
     def cheap(tensor: Tensor) -> Tensor:
         return nf4(tensor).float() if tensor.is_floating_point() else tensor
 
-    return load_blocks(checkpoint, span, manifest=manifest, transform=cheap)
+    return replace(loaded, blocks=load_blocks(checkpoint, span, manifest=manifest, transform=cheap))
 
 
 class Refuses(Openings):
@@ -110,7 +115,7 @@ class Deaf(Opener):
         return
 
 
-def withholding(*args: Any, **kwargs: Any) -> BlockRange:
+def withholding(*args: Any, **kwargs: Any) -> Loaded:
     """Computes honestly and keeps it to itself."""
     server_module.Openings = Refuses
     node_module.Opener = Deaf
@@ -150,12 +155,21 @@ class ClaimsOtherWeights(Mislinks):
         return self._instead(ReceiptChain.sign(self, chunk, upstream), weight_root=NOTHING)
 
 
+def computing(as_: Callable[[BlockRange], Any]) -> Callable[..., Loaded]:
+    """Loads honestly, and computes as something else."""
+
+    def loads(*args: Any, **kwargs: Any) -> Loaded:
+        loaded = load(*args, **kwargs)
+        return replace(loaded, blocks=as_(loaded.blocks))
+
+    return loads
+
+
 def main() -> None:
     cheat = sys.argv.pop(1)
-    honest_load: Callable[..., BlockRange] = node_module.load
-    loads: dict[str, Callable[..., Any]] = {
-        "skip": lambda *a, **k: SkipsABlock(honest_load(*a, **k)),
-        "poison": lambda *a, **k: Poisons(honest_load(*a, **k)),
+    loads: dict[str, Callable[..., Loaded]] = {
+        "skip": computing(SkipsABlock),
+        "poison": computing(Poisons),
         "nf4": downgraded,
         "withhold": withholding,
     }

@@ -19,6 +19,7 @@ from corolla.devnet.devnet import Devnet, Funded
 from corolla.devnet.node import DevnetNode, installed
 from corolla.devnet.reference import Reference
 from corolla.pipeline import Policy
+from corolla.speculation import Speculation
 from corolla.values import ChatMessage, Generation
 from corolla_core.chain.escrow import Escrow
 from corolla_core.model.sampling import SamplingParams
@@ -96,7 +97,7 @@ class Buyer:
 async def buyer(
     devnet: Devnet, *, limit: Nectar | None = None, deposit: Nectar = DEPOSIT, policy: Policy | None = None
 ) -> AsyncIterator[Buyer]:
-    """A new account with a deposit and a connected client."""
+    """A new account with a deposit and a connected client, which guesses no tokens: bills are known to the unit."""
     name = f"buyer-{next(_numbers)}"
     account = await devnet.new_account(name)
     books = devnet.folder / f"{name}.db"
@@ -108,6 +109,7 @@ async def buyer(
         store=books,
         home_dir=devnet.folder / name,
         policy=policy,
+        speculation=Speculation("off"),
     ) as client:
         await client.deposit(deposit)
         yield Buyer(devnet, account, client, books)

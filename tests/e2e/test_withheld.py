@@ -23,7 +23,7 @@ from corolla_core.store.kept_rows import RowIndex
 from corolla_core.store.node_store import NodeStore
 from corolla_core.store.store import Store
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.anyio
 
 LIAR = str(Path(__file__).with_name("liar.py"))
 

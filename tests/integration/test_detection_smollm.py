@@ -13,7 +13,7 @@ from corolla_core.model.calibrated import shipped_calibration
 from corolla_core.model.checkpoint import Checkpoint, open_checkpoint
 from corolla_core.model.front import load_front
 from corolla_core.model.manifest import Manifest
-from corolla_core.model.numeric import COMPUTE_DTYPES, load_served
+from corolla_core.model.numeric import COMPUTE_DTYPES, load_reference, load_served
 from corolla_core.model.replay import run
 from corolla_core.model.smollm import prepare_smollm
 from corolla_core.model.tensors import wire_dtype
@@ -66,6 +66,18 @@ def test_honest_float32_passes_in_every_variant_and_cheaper_work_does_not(
     for name in ("skip one block", "wrong weights", "NF4 on one block", "int8 KV", "1 % noise"):
         assert court.verdict(CHEATS[name](court.stage, court.inputs)).failed, name
     assert court.verdict(bf16(court.stage, court.inputs)).failed
+
+
+def test_honest_int8_weights_pass_in_every_variant_and_nf4_in_their_place_does_not(
+    checkpoint: Checkpoint, hidden: Tensor
+) -> None:
+    for wire in ("float32", "bfloat16"):
+        court = Court(checkpoint, hidden, NumericClass.INT8, wire, SPAN)
+        given = court.inputs.float()
+        for variant in VARIANTS:
+            assert court.verdict(variant.outputs(court.stage.honest, given)).outcome is Outcome.PASSED
+        assert court.verdict(CHEATS["skip one block"](court.stage, given)).failed
+        assert court.verdict(run(load_reference(checkpoint, SPAN, NumericClass.NF4), given)).failed
 
 
 def test_what_a_captured_program_decodes_is_honest_alone_and_in_company(checkpoint: Checkpoint, hidden: Tensor) -> None:

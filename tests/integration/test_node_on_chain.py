@@ -83,7 +83,7 @@ async def test_registering_stakes_the_minimum_once_and_tops_up_to_what_is_asked(
         assert (poor.value.available, poor.value.needed) == (TOKENS - minimum - 5, TOKENS + 6 - minimum - 5)
 
 
-async def test_only_the_networks_own_weights_in_an_admitted_arithmetic_are_served(
+async def test_only_the_networks_own_weights_are_served(
     ganache: Ganache,
     network: Network,
 ) -> None:
@@ -91,13 +91,11 @@ async def test_only_the_networks_own_weights_in_an_admitted_arithmetic_are_serve
         models = Models(chain, TransactionSender(chain, ganache.accounts[2]))
         true = manifest(b"t")
         with pytest.raises(ModelError):
-            await check_model(models, true, NumericClass.FP32)
+            await check_model(models, true)
         await models.publish("tiny", true.root, true.block_roots, [NumericClass.FP32])
-        await check_model(models, true, NumericClass.FP32)
-        with pytest.raises(ModelError, match="fp32"):
-            await check_model(models, true, NumericClass.BF16)
+        assert await check_model(models, true) == (NumericClass.FP32,)
         with pytest.raises(ModelError, match=true.root.hex()):
-            await check_model(models, manifest(b"f"), NumericClass.FP32)
+            await check_model(models, manifest(b"f"))
 
 
 async def test_vouchers_kept_by_a_node_that_was_killed_are_redeemed_by_the_next_and_only_once(

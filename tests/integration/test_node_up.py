@@ -78,7 +78,7 @@ async def test_a_node_from_up_to_down(model: Path, tmp_path: Path) -> None:
         operator = Operator(devnet, tmp_path / "operator", account.keystore)
 
         # It takes what the swarm lacks, in one piece.
-        node = operator.start(str(model), "--blocks=auto", f"--max-blocks={len(second_half)}")
+        node = operator.start(str(model), "--blocks=auto", f"--max-blocks={len(second_half)}", "--dtype=int8")
         ready = await node.wait_event("event", "ready", within=120)
         assert ready["span"] == str(second_half)
         assert ready["account"] == account.signer.address
@@ -93,6 +93,7 @@ async def test_a_node_from_up_to_down(model: Path, tmp_path: Path) -> None:
         status = json.loads(out)
         assert (code, status["state"], status["pid"], status["port"]) == (0, "online", node.pid, ready["port"])
         assert status["throughput"] > 0
+        assert (status["device"], status["dtype"]) == ("cpu", "int8")
 
         # Killed, it leaves nothing behind that keeps it from coming up again.
         node.kill()
@@ -131,3 +132,8 @@ async def test_a_node_from_up_to_down(model: Path, tmp_path: Path) -> None:
         assert await node.wait(within=10) == 0
         code, out, _ = await operator.run("status", "--json")
         assert (code, json.loads(out)["state"]) == (1, "stopped")
+
+        # Neither is arithmetic that the network does not admit.
+        code, out, error = await operator.run("up", str(model), "--dtype=bfloat16", *operator.up_command)
+        assert (code, out) == (1, "")
+        assert "admits fp32, int8" in error

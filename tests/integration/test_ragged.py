@@ -71,6 +71,26 @@ def test_steps_of_any_lengths_give_what_they_give_alone(
     assert [cache.length for cache in together] == [cache.length for cache in alone]
 
 
+@pytest.mark.parametrize("arch", sorted(set(ZOO) - ONE_BY_ONE))
+def test_positions_taken_from_another_session_are_as_good_as_computed(zoo: Zoo, arch: str) -> None:
+    part = zoo.blocks(arch, Span(1, 4))
+    whole = inputs(24, seed=5)
+    source, alone, heir = (part.new_cache(1, 40) for _ in range(3))
+    part.forward(whole[:, :19], source)
+    expected = part.forward(whole, alone)
+    heir.append(source.part(0, 8))
+    heir.append(source.part(8, 16))
+    source.crop(0)
+    part.forward(inputs(19, seed=6), source)  # the copies are nobody else's
+    assert heir.length == 16
+    assert error(part.forward(whole[:, 16:], heir), expected[:, 16:]) < FP32_NOISE
+    for turn in range(3):
+        hidden = inputs(1, seed=7 + turn)
+        assert error(part.forward(hidden, heir), part.forward(hidden, alone)) < FP32_NOISE
+    heir.crop(10)
+    assert error(part.forward(whole[:, 10:24], heir), expected[:, 10:]) < FP32_NOISE
+
+
 @pytest.mark.parametrize("rope", [{"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}])
 def test_a_rotation_that_looks_at_the_farthest_session_is_not_shared(tmp_path: Path, rope: dict[str, Any]) -> None:
     config = transformers.LlamaConfig(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corolla.chains import ChainSearch, Rider
+from corolla.chains import ChainSearch, Rider, undominated
 from corolla.router import Candidate, Leg, Preference, find_route, find_spares, hop_cost
 from corolla_core.protocol.errors import NoRoute
 from corolla_core.protocol.ids import Address, address
@@ -204,3 +204,43 @@ def test_a_node_both_sides_of_a_bargain_is_used_on_one_side_only() -> None:
         (bargain.account, Span(4, 6)),
         (after.account, Span(6, 10)),
     ]
+
+
+def cheapest_with_repeats(riders: Sequence[Rider], blocks: int) -> float:
+    """By every handover at every block: no cleverness."""
+    cost = [0.0] + [float("inf")] * blocks
+    for stop in range(1, blocks + 1):
+        for r in riders:
+            for start in range(r.span.start, min(stop, r.span.end)):
+                if stop <= r.span.end:
+                    cost[stop] = min(cost[stop], cost[start] + r.entry + r.per_block * (stop - start))
+    return cost[blocks]
+
+
+crowds = st.lists(
+    st.tuples(st.integers(0, 11), st.integers(1, 12), st.integers(0, 6), st.integers(1, 6)), min_size=1, max_size=40
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(crowds)
+def test_leaving_out_who_is_dominated_makes_no_chain_dearer(crowd: list[tuple[int, int, int, int]]) -> None:
+    riders = [rider(999, 0, 12, entry=7.0, per_block=7.0)]
+    for number, (start, length, entry, per_block) in enumerate(crowd):
+        riders.append(rider(number, start, min(12, start + length), entry=entry / 10, per_block=per_block / 10))
+    kept = undominated(riders, Span(0, 12))
+    assert cheapest_with_repeats(kept, 12) == pytest.approx(cheapest_with_repeats(riders, 12))
+    for r in kept:
+        others = [o for o in kept if o is not r and r.span in o.span]
+        assert not any(o.entry <= r.entry and o.per_block < r.per_block for o in others)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_ten_thousand_nodes_are_routed_in_work_that_hardly_grows_with_them(seed: int) -> None:
+    swarm = random_swarm(seed, nodes=10_000, blocks=126)
+    riders = [Rider(c.account, c.span, 0.001 + c.rtt / 2, c.seconds_per_block) for c in swarm]
+    search = ChainSearch(riders, Span(0, 126))
+    chain = search.best()
+    assert [b for piece in chain for b in piece.span.blocks()] == list(range(126))
+    assert len({piece.account for piece in chain}) == len(chain)
+    assert search.steps < 50_000

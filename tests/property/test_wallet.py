@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
@@ -163,6 +164,22 @@ class Spending(RuleBasedStateMachine):
             return
         purse.cancel(Nectar(cost), reserved=reserved)
         assert purse.account == before
+
+    @rule(purse=purses, cost=st.integers(0, 300))
+    def set_aside(self, purse: Purse | None, cost: int) -> None:
+        if purse is None or purse.released or not self.alive(purse):
+            return
+        before, limit = purse.account, self.limit
+        try:
+            purse.set_aside(Nectar(cost))
+        except (SpendingLimitExceeded, VoucherOverCap):
+            assert purse.account == before
+            return
+        assert purse.account.reserved >= max(cost, before.reserved)
+        self.wallet.policy = replace(self.wallet.policy, limit=Nectar(0))
+        reserved = purse.order(Nectar(cost))  # whatever the others have spent or reserved since
+        self.wallet.policy = replace(self.wallet.policy, limit=Nectar(limit))
+        purse.cancel(Nectar(cost), reserved=reserved)
 
     @rule(purse=purses)
     def pay(self, purse: Purse | None) -> None:

@@ -7,8 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
-from benchmarks.record import record, save, show
-from benchmarks.swarm import NODES, passage, split
+from benchmarks.chart import draw, ratios
+from benchmarks.prompts import Prompts
+from benchmarks.record import keep, load, record, save, show
+from benchmarks.report import lines, put
+from benchmarks.swarm import NODES, split
+from benchmarks.targets import Target, target_of
 from rich.console import Console
 
 
@@ -39,6 +43,7 @@ def test_the_parts_of_a_token_add_up_to_its_time() -> None:
         "encode": 0.1,
         "queue": 0.3,
         "deliver": 0.3,
+        "send": 0.0,
         "pay": 0.1,
         "voucher": 0.8,
         "receipt": 0.15,
@@ -52,7 +57,53 @@ def test_the_parts_of_a_token_add_up_to_its_time() -> None:
 
 
 def test_a_passage_is_as_long_as_asked_but_no_longer() -> None:
-    def words(text: str) -> list[int]:
-        return list(range(len(text.split())))
+    prompts = Prompts(lambda text: range(len(text.split())))
+    passage, other = (prompts.passage(500, chapter=chapter) for chapter in (1, 2))
+    assert 450 < len(passage.ids) <= 500
+    assert passage.text.split()[0] != other.text.split()[0]
 
-    assert 450 < len(words(passage(500, words))) <= 500
+
+def test_a_command_puts_its_records_in_the_place_of_its_earlier_ones(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    keep([record("decode", 1.0, "tok/s"), record("prefill", 2.0, "tok/s")], path, command="a")
+    keep([record("stop", 3.0, "s")], path, command="b")
+    keep([record("decode", 4.0, "tok/s")], path, command="a")
+    assert [(each.name, each.value, each.command) for each in load(path)] == [("stop", 3.0, "b"), ("decode", 4.0, "a")]
+
+
+def test_a_target_is_a_bound_on_what_it_names() -> None:
+    targets = (Target("decode.*", "ratio", least=0.9), Target("overhead", "value", most=1))
+    slow, fast = (record("decode, two", value, "tok/s", baseline=10.0) for value in (8.9, 9.0))
+    target = target_of(slow, targets)
+    assert target is not None
+    assert (target.reached(slow), target.reached(fast)) == (False, True)
+    assert target_of(record("overhead a hop", 2.0, "ms"), targets) is None
+    assert not targets[1].reached(record("overhead", 1.01, "ms"))
+
+
+def test_the_report_has_every_measure_once_and_says_which_target_is_missed() -> None:
+    records = [
+        record("decode, two nodes, against plain transformers", 9.0, "tok/s", baseline=10.0),
+        record("overhead a hop, all in", 0.5, "ms"),
+        record("first token", 1.0, "s", baseline=2.0),
+    ]
+    said = "\n".join(lines(records))
+    assert all(said.count(each.name) == 1 for each in records)
+    assert "| 9 tok/s | 10 | 0.90 | ≥ 0.97 | **missed** |" in said
+    assert "| 0.5 ms |  |  | ≤ 0.7 ms | met |" in said
+    assert "| 1 s | 2 | 0.50 |" in said
+    assert "load average" in said
+
+
+def test_a_table_takes_the_place_of_the_one_before() -> None:
+    page = "# Page\n<!-- results.json -->\nold\n<!-- end -->\nmore\n"
+    once = put("new", page)
+    assert once == page.replace("old", "new")
+    assert put("new", once) == once
+
+
+def test_the_chart_has_a_bar_for_each_speed_beside_another(tmp_path: Path) -> None:
+    records = [record("decode", 9.0, "tok/s", baseline=10.0), record("stop", 1.0, "s"), record("alone", 2.0, "tok/s")]
+    assert [each.name for each in ratios(records)] == ["decode"]
+    draw(records, tmp_path / "img" / "chart.png")
+    assert (tmp_path / "img" / "chart.png").read_bytes().startswith(b"\x89PNG")

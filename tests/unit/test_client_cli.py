@@ -10,11 +10,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from corolla.cli.doctor import judge_clock, judge_disk, judge_swarm
 from corolla.cli.main import app
+from corolla.cli.text import show_many
+from corolla.values import Generation, Usage
+from corolla_core.protocol.errors import NoRoute
 from corolla_core.protocol.span import Span
+from corolla_core.protocol.units import Nectar
 
 KEY = "0x4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"
 ADDRESS = "0x2c7536E3605D9C16a7a3D7b1898e529396a65c23"
@@ -75,13 +80,31 @@ def test_a_bad_setting_is_named_with_its_source(corolla: Any) -> None:
     assert "COROLLA_SPENDING_LIMIT" in refused.stderr
 
 
-@pytest.mark.parametrize("command", [["generate", "hi"], ["balance"], ["deposit", "1"], ["models"], ["chat"]])
+@pytest.mark.parametrize(
+    "command",
+    [["generate", "hi"], ["generate", "a\nb", "--lines"], ["balance"], ["deposit", "1"], ["models"], ["chat"]],
+)
 def test_an_unknown_network_is_one_line_on_stderr(corolla: Any, command: list[str]) -> None:
     refused = corolla(*command, "--network", "nowhere")
     assert refused.exit_code == 2
     assert refused.stdout == ""
     assert refused.stderr.count("\n") == 1
     assert "nowhere" in refused.stderr
+
+
+def test_of_many_prompts_each_is_a_line_and_one_that_failed_shows_in_the_exit_status(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made = Generation("text", (1, 2), "length", Usage(3, 0, 2, 1.0, 0.5, Nectar(7), ()), ())
+    show_many([made])
+    with pytest.raises(typer.Exit) as left:
+        show_many([made, NoRoute("nobody", missing=[4])])
+    assert left.value.exit_code == 1
+    first, again, failed = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first == again
+    assert (first["text"], first["usage"]["cost"]) == ("text", "7")
+    assert failed["error"]["code"] == NoRoute("nobody", missing=[4]).code
+    assert "nobody" in failed["error"]["message"]
 
 
 def test_the_doctor_says_what_to_do_without_a_network(corolla: Any) -> None:
@@ -133,6 +156,18 @@ def test_every_public_name_can_be_had() -> None:
     assert all(getattr(corolla, name) is not None for name in corolla.__all__)
     with pytest.raises(AttributeError):
         _ = corolla.nonsense
+
+
+def test_speculation_is_a_setting_of_generate_and_chat(corolla: Any) -> None:
+    for command in ("generate", "chat"):
+        shown = corolla(command, "--help", COLUMNS="200").output
+        assert "--speculate" in shown
+        assert "--max-waste" in shown
+    rows = json.loads(corolla("config", "show", "--json", COROLLA_SPECULATE="off").stdout)
+    assert (rows["speculate"]["value"], rows["max_waste"]["value"]) == ("off", 0.5)
+    refused = corolla("generate", "hello", COROLLA_MAX_WASTE="-1")
+    assert refused.exit_code != 0
+    assert "max_waste" in refused.output
 
 
 def test_a_highest_price_is_a_setting_and_no_amount_below_nothing(corolla: Any) -> None:

@@ -116,6 +116,18 @@ def test_after_a_crop_late_receipts_of_the_old_rows_are_no_lies() -> None:
     assert seen.root(12, 2) == rows_root(SESSION, 12, rows(12, 2, "new"))
 
 
+def test_single_positions_say_the_same_as_a_prompt_of_them() -> None:
+    seen = Witness(SESSION)
+    for position, row in enumerate(rows(0, 200)):
+        seen.saw(position, row, batch=1, tokens=1)
+    seen.crop(150, end=200)
+    for position, row in enumerate(rows(150, 60, "new"), 150):
+        seen.saw(position, row, batch=1, tokens=1)
+    assert seen.root(40, 110) == rows_root(SESSION, 40, rows(40, 110))
+    assert seen.root(200, 10) == rows_root(SESSION, 200, rows(200, 10, "new"))
+    assert seen.root(190, 8) is None
+
+
 def test_rows_of_a_batch_are_joined_position_by_position() -> None:
     seen = Witness(SESSION)
     a, b = rows(0, 2, "a"), rows(0, 2, "b")

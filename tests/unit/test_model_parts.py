@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from model_zoo import BLOCKS, HIDDEN, VOCAB, Zoo
+from model_zoo import BLOCKS, HIDDEN, VOCAB, ZOO, Zoo
 from transformers import AutoModelForCausalLM
 
 from corolla_core.model.block_range import load_blocks
+from corolla_core.model.cache import rolls_back
 from corolla_core.model.checkpoint import open_checkpoint
 from corolla_core.model.front import load_front
 from corolla_core.protocol.errors import InvalidInput, PositionMismatch, TensorRejected, UnsupportedModel
@@ -71,6 +72,12 @@ def test_a_model_without_attention_runs_but_says_that_it_cannot_roll_back(mamba:
     with pytest.raises(PositionMismatch, match="rolled back"):
         cache.crop(2)
     assert cache.length == 4
+    assert not rolls_back(open_checkpoint(str(mamba)).text_config)
+
+
+@pytest.mark.parametrize("arch", ZOO)
+def test_what_can_be_rolled_back_is_known_from_the_config(zoo: Zoo, arch: str) -> None:
+    assert rolls_back(zoo.checkpoint(arch).text_config)
 
 
 def test_blocks_that_do_not_run_without_others_are_unsupported(tmp_path: Path) -> None:

@@ -70,6 +70,17 @@ def test_without_a_seed_two_samplers_differ() -> None:
     assert draws[0] != draws[1]
 
 
+def test_a_fork_goes_on_as_the_sampler_would_and_leaves_it_as_it_is() -> None:
+    params = SamplingParams(max_tokens=64, temperature=1.0, repetition_penalty=1.5, seed=7)
+    flat = torch.zeros(50)
+    sampler, other = Sampler(params, [1]), Sampler(params, [1])
+    began = [sampler.pick(flat) for _ in range(10)]
+    assert began == [other.pick(flat) for _ in range(10)]
+    fork = sampler.fork()
+    rest = [fork.pick(flat) for _ in range(10)]
+    assert rest == [sampler.pick(flat) for _ in range(10)] == [other.pick(flat) for _ in range(10)]
+
+
 def test_a_sampler_does_not_disturb_the_global_generator() -> None:
     torch.manual_seed(3)
     expected = torch.rand(1)

@@ -13,7 +13,7 @@ from corolla_core.model.next_norm import next_norm, rms_norm
 from corolla_core.model.numeric import NF4_BLOCK, NF4_CODE, int8_per_channel, load_reference, load_served, nf4
 from corolla_core.model.replay import open_rows, replay, run
 from corolla_core.model.statistics import Measure, kl, matched, mismatches, window_means
-from corolla_core.model.tensors import to_wire
+from corolla_core.model.tensors import over_wire, to_wire
 from corolla_core.protocol.errors import InvalidInput, TensorRejected
 from corolla_core.protocol.receipt import NumericClass
 from corolla_core.protocol.span import Span
@@ -181,13 +181,15 @@ def test_a_node_that_quantises_is_betrayed_by_the_matched_filter(zoo: Zoo, input
     assert {"int8 block 1", "int8 block 2"} < dict(found.alphas).keys()
 
 
-def test_bfloat16_passed_off_as_float32_over_a_bfloat16_wire_shows_in_its_elements(
-    zoo: Zoo, inputs: torch.Tensor
+@pytest.mark.parametrize("wire", ["bfloat16", "int8"])
+def test_bfloat16_passed_off_as_float32_over_a_narrow_wire_shows_in_its_elements(
+    zoo: Zoo, inputs: torch.Tensor, wire: str
 ) -> None:
     checkpoint = zoo.checkpoint("llama")
-    audited = load_audited_span(checkpoint, SPAN, NumericClass.FP32, wire="bfloat16")
-    honest = audited.statistics(inputs, run(zoo.blocks("llama", SPAN), inputs, chunk=1).bfloat16())
-    cheap = audited.statistics(inputs, run(load_served(checkpoint, SPAN, NumericClass.BF16), inputs).bfloat16())
+    audited = load_audited_span(checkpoint, SPAN, NumericClass.FP32, wire=wire)
+    honest = audited.statistics(inputs, over_wire(run(zoo.blocks("llama", SPAN), inputs, chunk=1), wire))
+    cheap = audited.statistics(inputs, over_wire(run(load_served(checkpoint, SPAN, NumericClass.BF16), inputs), wire))
+    assert honest.w16_max < 2.5e-3
     assert honest.mismatch is not None
     assert cheap.mismatch is not None
     assert honest.mismatch < 0.02 < cheap.mismatch
@@ -215,7 +217,7 @@ def test_nf4_takes_the_nearest_code_of_each_block() -> None:
 
 
 def test_the_reference_of_a_class_holds_the_very_weights_its_nodes_hold(zoo: Zoo) -> None:
-    for numeric_class in (NumericClass.BF16, NumericClass.INT8, NumericClass.NF4):
+    for numeric_class in (NumericClass.BF16, NumericClass.NF4):
         served = load_served(zoo.checkpoint("llama"), SPAN, numeric_class)
         reference = load_reference(zoo.checkpoint("llama"), SPAN, numeric_class)
         assert (served.dtype, reference.dtype) == (torch.bfloat16, torch.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -99,6 +100,39 @@ async def test_who_offers_more_is_served_first_when_not_all_fit_and_the_rest_rig
         assert behind == clients[MAX_DECODE_ROWS - 2 : MAX_DECODE_ROWS]
         for client in clients:
             await client.result()
+
+
+async def test_sessions_that_want_more_memory_than_there_is_take_turns_and_lose_no_token() -> None:
+    world = World()
+    each = 64 * 8 * 2 + 64 * 4 * 4
+    async with running_node(world, "a", A, kv_budget=4 * each + 100, policy=Policy(client_share=1.0)) as a:
+        refusals: list[OutOfCapacity] = []
+
+        async def grow(client: FakeClient, whole: torch.Tensor) -> None:
+            while True:
+                try:
+                    await client.open()
+                    break
+                except OutOfCapacity as refusal:
+                    refusals.append(refusal)
+                    await asyncio.sleep(0.01)
+            client.pay(10_000)
+            rows = []
+            for number, chunk in enumerate(whole.split(8, dim=1)):
+                client.step(number + 1, 8 * number, chunk, keep=8)
+                rows.append(await client.result())
+                assert a.desk.prefixes.used <= a.kv.free
+            assert torch.equal(torch.cat(rows, dim=1), expected([A], whole))
+            client.pipes[0].send(Close(client.session))
+            await client.expect(Closed)
+
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(12):
+                client = FakeClient(world, [a], name=f"client {number}")
+                tasks.create_task(grow(client, inputs(64, seed=number)))
+        assert refusals
+        assert {(refusal.needed, refusal.free) for refusal in refusals} == {(each, 100)}
+        assert (a.blocks.computed, a.kv.used) == (12 * 64, 0)
 
 
 async def test_memory_is_refused_at_the_door_and_never_runs_out_in_a_pass() -> None:

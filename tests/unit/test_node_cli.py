@@ -143,4 +143,4 @@ def test_config_show_tells_where_each_value_is_from(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("[node]\nprice = 5\n")
     shown = json.loads(run(tmp_path, "config", "show", "--json")[1])
     assert shown["price"] == {"value": 5, "source": str(tmp_path / "config.toml")}
-    assert shown["dtype"] == {"value": "float32", "source": "default"}
+    assert shown["dtype"] == {"value": "auto", "source": "default"}

@@ -34,7 +34,7 @@ from corolla_node.kept_rows import KeptRows
 from corolla_node.kv_pool import KvPool
 from corolla_node.links import Links, Outlet
 from corolla_node.metrics import serve_metrics
-from corolla_node.running import Stop, supervise
+from corolla_node.stop import Stop, supervise
 
 pytestmark = pytest.mark.anyio
 A = Span(0, 2)
@@ -66,6 +66,19 @@ async def test_kept_rows_follow_the_cache_and_remember_the_order_before_the_last
     assert torch.equal(rows.replay(0, 2, upto=2), x[[1, 1]][:, :2])
     with pytest.raises(PositionMismatch):
         rows.read(0, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+async def test_rows_of_one_sequence_are_kept_as_they_come(dtype: torch.dtype) -> None:
+    rows, x = KeptRows(1, 8, 4, dtype), inputs(8).to(dtype)
+    rows.append(x[:, :3].contiguous())
+    rows.append(x[:, 3:4].contiguous())
+    rows.reorder([0])
+    rows.append(x[:, 4:6].contiguous())
+    rows.crop(5)
+    rows.append(x[:, 5:6].contiguous())
+    assert torch.equal(rows.read(0, 6), x[:, :6])
+    assert torch.equal(rows.replay(0, 4, upto=4), x[:, :4])
 
 
 async def test_what_a_failing_store_refuses_is_written_later_in_order() -> None:
@@ -250,8 +263,8 @@ async def test_metrics_are_served_from_the_nodes_status() -> None:
         "receipted": 40,
         "receipt_seconds": 0.25,
     }
-    gauges = ("sessions", "queued", "kv_free", "kv_total", "challenges_pending")
-    counters = ("tokens_served", "challenges_answered", "challenges_missed", "row_bytes_lost")
+    gauges = ("sessions", "queued", "kv_free", "kv_total", "prefix_bytes", "challenges_pending")
+    counters = ("tokens_served", "positions_reused", "challenges_answered", "challenges_missed", "row_bytes_lost")
     status = dict.fromkeys(gauges + counters, 7)
     port, stop = serve_metrics(0, lambda: {**status, "redeemed": "12", "timings": timings})
     try:
@@ -260,6 +273,8 @@ async def test_metrics_are_served_from_the_nodes_status() -> None:
         await asyncio.to_thread(stop)
     assert b"corolla_node_sessions 7.0" in page
     assert b"corolla_node_redeemed_total 12.0" in page
+    assert b"corolla_node_prefix_bytes 7.0" in page
+    assert b"corolla_node_positions_reused_total 7.0" in page
     assert b"corolla_node_challenges_pending 7.0" in page
     assert b"corolla_node_challenges_missed_total 7.0" in page
     assert b"corolla_node_row_bytes_lost_total 7.0" in page

@@ -39,7 +39,15 @@ class Bench:
                 raise output
             return f"{name} of {rows}"
 
-        return StepJob(self.blocks, rows=1, price=1, begin=begin or input_of, finish=finish, done=self.finished.append)
+        return StepJob(
+            self.blocks,
+            session=name,
+            rows=1,
+            price=1,
+            begin=begin or input_of,
+            finish=finish,
+            done=self.finished.append,
+        )
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 import torch
-from fake_blocks import FakeBlocks
+from fake_blocks import FakeBlocks, FakeCache
 from node_peers import FakeClient, World, expected, inputs, running_node, until
 
 from corolla_core.protocol.errors import (
@@ -24,6 +24,7 @@ from corolla_core.protocol.errors import (
     TensorRejected,
     VoucherTooSmall,
 )
+from corolla_core.protocol.receipt import NumericClass
 from corolla_core.protocol.span import Span
 from corolla_core.swarm.messages import (
     Ask,
@@ -87,6 +88,34 @@ async def test_cropping_and_reordering_rows_equals_never_having_computed_the_oth
         assert torch.equal(await client.result(), straight[:, 3:])
 
 
+class _Stubborn(FakeBlocks):
+    """Keeps a state that cannot be rolled back."""
+
+    def new_cache(self, batch: int, max_tokens: int) -> FakeCache:
+        class Cache(FakeCache):
+            def crop(self, length: int) -> None:
+                raise PositionMismatch("cannot be rolled back", expected=self.length, offered=length)
+
+        return Cache(batch)
+
+
+async def test_a_state_that_cannot_be_rolled_back_is_a_refusal_and_the_session_goes_on() -> None:
+    world, x = World(), inputs(6)
+    async with running_node(world, "a", A, blocks=_Stubborn(A)) as a:
+        client = FakeClient(world, [a])
+        await client.open()
+        client.pay(10_000)
+        client.step(1, 0, x[:, :4])
+        await client.result()
+        client.step(2, 2, x[:, 2:3], crop=True)
+        error, fault = await client.expect_fault()
+        assert isinstance(error, PositionMismatch)
+        assert (fault.step, error.expected, error.offered) == (2, 4, 2)
+        assert a.desk.paybook.account(client.tranche_id).charged == 4 * 2 * 10
+        client.step(3, 4, x[:, 4:], keep=2)
+        assert torch.equal(await client.result(), expected([A], x)[:, 4:])
+
+
 async def test_a_part_of_the_nodes_span_can_be_used_alone() -> None:
     world, x = World(), inputs(2)
     async with running_node(world, "a", Span(0, 4)) as a:
@@ -105,6 +134,7 @@ async def test_a_part_of_the_nodes_span_can_be_used_alone() -> None:
         ({"end": 3}, NotServed),
         ({"start": 2, "end": 2}, InvalidInput),
         ({"wire_dtype": "int64"}, InvalidInput),
+        ({"wire_dtype": ""}, InvalidInput),
         ({"batch": 16, "chunk_tokens": 1025}, InvalidInput),
         ({"chunk_tokens": 9}, InvalidInput),
         ({"price": amount(9)}, PriceTooLow),
@@ -124,12 +154,30 @@ async def test_an_open_that_cannot_be_served_is_refused_with_its_reason(
         assert a.kv.used == 0
 
 
+async def test_a_node_with_noise_of_its_own_takes_no_session_over_int8() -> None:
+    world = World()
+    async with running_node(world, "a", A, numeric_class=NumericClass.BF16) as a:
+        client = FakeClient(world, [a])
+        client.pipes[0].send(client.open_message(0, wire_dtype="int8"))
+        refusal, _ = await client.expect_fault()
+        assert isinstance(refusal, InvalidInput)
+        client.pipes[0].send(client.open_message(0, wire_dtype="bfloat16"))
+        await client.expect(Opened)
+
+
 class WideBlocks(FakeBlocks):
     hidden_size = 4096
 
 
 @pytest.mark.parametrize(
-    ("batch", "wire_dtype", "fits"), [(6, "float32", True), (7, "float32", False), (13, "bfloat16", False)]
+    ("batch", "wire_dtype", "fits"),
+    [
+        (6, "float32", True),
+        (7, "float32", False),
+        (13, "bfloat16", False),
+        (23, "int8", True),
+        (24, "int8", False),
+    ],
 )
 async def test_no_session_is_opened_whose_rows_could_never_be_shown_on_chain(
     batch: int, wire_dtype: str, fits: bool
@@ -143,7 +191,8 @@ async def test_no_session_is_opened_whose_rows_could_never_be_shown_on_chain(
             return
         refusal, _ = await client.expect_fault()
         assert isinstance(refusal, RowTooLarge)
-        assert (refusal.limit, refusal.offered) == (98_304, batch * 4096 * (4 if wire_dtype == "float32" else 2))
+        row = {"float32": 4 * 4096, "bfloat16": 2 * 4096, "int8": 4096 + 2 * 64}[wire_dtype]
+        assert (refusal.limit, refusal.offered) == (98_304, batch * row)
         assert a.kv.used == 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -31,7 +32,17 @@ from corolla_core.swarm.announcement import (
     NodeState,
     SignedAnnouncement,
 )
-from corolla_core.swarm.dht import AnnouncementValidator, BoundedStorage, expiration, key_names
+from corolla_core.swarm.dht import (
+    BLOCKS_PER_KEY,
+    MAX_RECORDS,
+    SHARDS,
+    AnnouncementValidator,
+    BoundedStorage,
+    expiration,
+    key_names,
+    opened,
+    shard_of,
+)
 from corolla_core.swarm.directory import newest
 
 MODEL = ModelRoot(b"m" * 32)
@@ -71,7 +82,7 @@ def record(
     """The record as the DHT would carry it, with any part replaced."""
     about = announcement() if isinstance(signed, bytes) else signed.announcement
     raw = signed if isinstance(signed, bytes) else signed.encode()
-    name = key or key_names("devnet", about.model_root, about.span)[0]
+    name = key or key_names("devnet", about.model_root, about.span, [shard_of(about.account)])[0]
     subkey_bytes = MSGPackSerializer.dumps(address_bytes(about.account) if subkey is None else subkey)
     when = expiration(about.expires_at) if expires is None else expires
     return DHTRecord(DHTID.generate(name).to_bytes(), subkey_bytes, MSGPackSerializer.dumps(raw), when)
@@ -162,23 +173,48 @@ def test_freshness_allows_some_skew_but_no_expired_record() -> None:
 
 def test_the_dht_takes_a_good_record_under_every_key_of_its_span() -> None:
     signed = announcement().sign(SIGNER)
-    names = key_names("devnet", MODEL, Span(3, 20))
-    assert [name.rsplit("/", 1)[1] for name in names] == ["0", "1"]
+    shard = shard_of(SIGNER.address)
+    names = key_names("devnet", MODEL, Span(3, 20), [shard])
+    assert [name.rsplit("/", 2)[1:] for name in names] == [["0", str(shard)], ["1", str(shard)]]
     assert all(VALIDATOR.validate(record(signed, key=name)) for name in names)
+    others = set(key_names("devnet", MODEL, Span(3, 20))) - set(names)
+    assert len(others) == 2 * (SHARDS - 1)
+    assert not any(VALIDATOR.validate(record(signed, key=name)) for name in others)
 
 
 def test_a_span_has_a_key_for_every_bucket_it_touches() -> None:
-    assert len(key_names("devnet", MODEL, Span(0, 16))) == 1
-    assert len(key_names("devnet", MODEL, Span(15, 17))) == 2
-    assert len(key_names("devnet", MODEL, Span(0, 4096))) == 256
+    assert len(key_names("devnet", MODEL, Span(0, 16), [0])) == 1
+    assert len(key_names("devnet", MODEL, Span(15, 17), [0])) == 2
+    assert len(key_names("devnet", MODEL, Span(0, 4096), [0])) == 256
+    assert len(set(key_names("devnet", MODEL, Span(15, 17)))) == 2 * SHARDS
+
+
+def test_accounts_spread_evenly_over_the_shards_and_no_key_of_a_large_swarm_is_full() -> None:
+    counts = Counter(shard_of(new_signer().address) for _ in range(800))
+    assert set(counts) == set(range(SHARDS))
+    assert max(counts.values()) < 1.5 * 800 / SHARDS
+    # Ten thousand nodes of eight blocks each, over 126 blocks.
+    per_key = 10_000 * (1 + 7 / BLOCKS_PER_KEY) / (126 / BLOCKS_PER_KEY) / SHARDS
+    assert 1.5 * per_key < MAX_RECORDS
+
+
+def test_a_record_that_many_peers_give_is_verified_once() -> None:
+    signed = announcement(port=1234).sign(SIGNER)
+    before = opened.cache_info()
+    for name in key_names("devnet", MODEL, signed.announcement.span, [shard_of(SIGNER.address)]):
+        for _peer in range(5):
+            assert VALIDATOR.validate(record(signed, key=name))
+    after = opened.cache_info()
+    assert after.misses == before.misses + 1
+    assert after.hits > before.hits
 
 
 def test_the_dht_refuses_what_is_not_in_its_place() -> None:
     signed = announcement().sign(SIGNER)
     other = new_signer()
     bad = [
-        record(signed, key=key_names("devnet", MODEL, Span(40, 41))[0]),
-        record(signed, key=key_names("devnet", ModelRoot(b"n" * 32), Span(3, 20))[0]),
+        record(signed, key=key_names("devnet", MODEL, Span(40, 41), [shard_of(SIGNER.address)])[0]),
+        record(signed, key=key_names("devnet", ModelRoot(b"n" * 32), Span(3, 20), [shard_of(SIGNER.address)])[0]),
         record(signed, subkey=address_bytes(other.address)),
         record(signed, subkey="text"),
         record(signed, subkey=(1, 2)),

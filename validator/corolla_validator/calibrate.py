@@ -16,7 +16,7 @@ from corolla_core.model.manifest import Manifest
 from corolla_core.model.numeric import COMPUTE_DTYPES, load_reference, load_served
 from corolla_core.model.replay import run
 from corolla_core.model.statistics import Windows
-from corolla_core.model.tensors import wire_dtype
+from corolla_core.model.tensors import over_wire
 from corolla_core.protocol.errors import InvalidInput
 from corolla_core.protocol.receipt import NumericClass
 from corolla_core.protocol.span import Span
@@ -35,6 +35,7 @@ A few windows in a thousand have a far larger KL than all others, early in the m
 LEAST_W16 = {
     (torch.float32, "float32"): 1e-5,
     (torch.float32, "bfloat16"): 2.5e-3,
+    (torch.float32, "int8"): 2.5e-3,
     (torch.float16, "float16"): 2e-3,
     (torch.float16, "float32"): 2e-3,
     (torch.bfloat16, "bfloat16"): 1.35e-2,
@@ -91,13 +92,13 @@ class Noise:
 
 
 def wires_of(numeric_class: NumericClass) -> tuple[tuple[str, ...], ...]:
-    """The wires a class is calibrated for, narrowest first, those together whose figures are the same: a node that
-    computes in bfloat16 rounds what it is given to that, and gives what both wires carry unchanged."""
+    """The wires a class is calibrated for, those together whose figures are the same: a node that computes in bfloat16
+    rounds what it is given to that, and gives what both wires carry unchanged."""
     if COMPUTE_DTYPES[numeric_class] == torch.bfloat16:
         return (("bfloat16", "float32"),)
     if COMPUTE_DTYPES[numeric_class] == torch.float16:
         return (("float16", "float32"),)
-    return (("bfloat16",), ("float32",))
+    return (("bfloat16",), ("float32",), *([("int8",)] if "int8" in numeric_class.wires else []))
 
 
 def measure_noise(
@@ -111,7 +112,7 @@ def measure_noise(
 ) -> list[Noise]:
     """Run honest nodes of the class over the passages ([1, T] each, all as long), the variants taking turns, and
     compare each with the reference. Inputs are genuine: what the reference puts out before the span, rounded as on the
-    narrowest wire. Raises ModelError, InvalidInput."""
+    first of its wires. Raises ModelError, InvalidInput."""
     if not spans or not passages:
         raise InvalidInput("calibration needs a span and a passage")
     found = []
@@ -128,10 +129,10 @@ def measure_noise(
             hidden = front.embed(ids, position=0)
             if span.start:
                 hidden = run(upstream.sub(Span(0, span.start)), hidden)
-            inputs = hidden.to(wire_dtype(groups[0][0])).to(COMPUTE_DTYPES[numeric_class])
+            inputs = over_wire(hidden, groups[0][0]).to(COMPUTE_DTYPES[numeric_class])
             outputs = variant.outputs(served, inputs)
             for wires, judge, into in zip(groups, audited, noises, strict=True):
-                seen = _seen(judge, inputs, outputs.to(wire_dtype(wires[0])))
+                seen = _seen(judge, inputs, over_wire(outputs, wires[0]))
                 for noise in into:
                     noise.add(seen)
             report(f"{numeric_class.value} {span}", first + ids.shape[0], len(passages))

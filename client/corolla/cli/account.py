@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from corolla.cli.context import DEFAULT_ACCOUNT, JsonOption, PasswordOption, settings_of
-from corolla.cli.terminal import emit, errors, read_password
 from corolla_core.config import home, keystore_path
+from corolla_core.config.terminal import emit, errors, read_password
 from corolla_core.protocol.errors import InvalidInput, KeystoreError
 
 app = typer.Typer(help="Keys, in password-protected files.", no_args_is_help=True)

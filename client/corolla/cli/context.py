@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from corolla.cli.terminal import read_password
 from corolla.config import ClientSettings
 from corolla_core.config import Loaded, home, keystore_path, load_settings, setup_logging
+from corolla_core.config.terminal import read_password
 from corolla_core.protocol.errors import ConfigError, KeystoreError
 from corolla_core.protocol.units import Nectar
 
@@ -80,6 +80,7 @@ async def connected(settings: ClientSettings, *, with_model: bool) -> AsyncItera
     """A client of these settings. Raises any CorollaError."""
     from corolla.client import AsyncClient
     from corolla.pipeline import Policy
+    from corolla.speculation import Speculation
     from corolla.wallet import WalletPolicy
 
     settings = with_devnet(settings)
@@ -104,6 +105,7 @@ async def connected(settings: ClientSettings, *, with_model: bool) -> AsyncItera
             spares=settings.spares,
         ),
         wallet_policy=WalletPolicy(headroom=settings.tranche_sessions, ttl=int(settings.tranche_hours * 3600)),
+        speculation=Speculation(settings.speculate, settings.max_waste),
     )
     async with client:
         yield client

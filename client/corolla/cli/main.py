@@ -10,8 +10,8 @@ import uvloop
 
 from corolla.cli import account, money, text
 from corolla.cli.context import JsonOption, NetworkOption, network_of, settings_of
-from corolla.cli.terminal import emit, errors
 from corolla.devnet.cli import app as devnet_app
+from corolla_core.config.terminal import emit, errors
 
 app = typer.Typer(
     name="corolla",

@@ -9,7 +9,7 @@ import typer
 import uvloop
 
 from corolla.cli.context import AccountOption, JsonOption, NetworkOption, PasswordOption, connected, settings_of
-from corolla.cli.terminal import emit, errors
+from corolla_core.config.terminal import emit, errors
 from corolla_core.protocol.units import nectar_from_text, nectar_to_text
 
 if TYPE_CHECKING:

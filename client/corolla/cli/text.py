@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
@@ -22,13 +22,13 @@ from corolla.cli.context import (
     connected,
     settings_of,
 )
-from corolla.cli.terminal import emit, errors, notes
 from corolla.config import ClientSettings
+from corolla_core.config.terminal import emit, errors, notes
 from corolla_core.protocol.errors import CorollaError
 from corolla_core.protocol.units import nectar_to_text
 
 if TYPE_CHECKING:
-    from corolla.values import Generation, Piece
+    from corolla.values import ChatMessage, Generation, Piece
     from corolla_core.model.sampling import SamplingParams
 
 MaxTokens = Annotated[int | None, typer.Option("--max-tokens", "-n", help="At most so many new tokens.")]
@@ -37,6 +37,16 @@ TopP = Annotated[float | None, typer.Option("--top-p", help="Choose among the li
 TopK = Annotated[int | None, typer.Option("--top-k", help="Choose among so many; 0 is off.")]
 Penalty = Annotated[float | None, typer.Option("--repetition-penalty", help="Above 1 discourages repeating.")]
 Seed = Annotated[int | None, typer.Option(help="The same seed gives the same text.")]
+Speculate = Annotated[
+    str | None,
+    typer.Option(
+        help="Guess tokens ahead and send several at once; the text is the same. "
+        "auto, off, lookup (what followed the same words before), or the checkpoint of a small draft model."
+    ),
+]
+MaxWaste = Annotated[
+    float | None, typer.Option("--max-waste", help="Pay for at most so many wrong guesses a token generated.")
+]
 Stop = Annotated[list[str] | None, typer.Option(help="End before this text; may be given several times.")]
 
 
@@ -61,7 +71,12 @@ def generate(
     top_k: TopK = None,
     repetition_penalty: Penalty = None,
     seed: Seed = None,
+    speculate: Speculate = None,
+    max_waste: MaxWaste = None,
     stop: Stop = None,
+    lines: Annotated[
+        bool, typer.Option("--lines", help="Every line is a prompt of its own; prints one JSON object for each.")
+    ] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it is, without the chat template.")] = False,
     stream: Annotated[bool, typer.Option("--stream/--no-stream", help="Print text as it comes.")] = True,
     as_json: JsonOption = False,
@@ -71,9 +86,13 @@ def generate(
         settings = settings_of(
             network=network, model=model, account=account, password_file=password_file, spending_limit=spending_limit,
             max_price=max_price, max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k,
-            repetition_penalty=repetition_penalty,
+            repetition_penalty=repetition_penalty, speculate=speculate, max_waste=max_waste,
         ).settings  # fmt: skip
         text = sys.stdin.read() if prompt == "-" else prompt
+        if lines:
+            prompts = [line for line in text.splitlines() if line.strip()]
+            uvloop.run(_generate_lines(settings, prompts, _params(settings, seed, stop), raw=raw))
+            return
         uvloop.run(_generate(settings, text, _params(settings, seed, stop), raw=raw, stream=stream, as_json=as_json))
 
 
@@ -81,7 +100,7 @@ async def _generate(
     settings: ClientSettings, text: str, params: SamplingParams, *, raw: bool, stream: bool, as_json: bool
 ) -> None:
     async with connected(settings, with_model=True) as client:
-        pieces = client.stream(text if raw else [{"role": "user", "content": text}], params)
+        pieces = client.stream(_asked(text, raw=raw), params)
         async with pieces:
             made = await _print_pieces(pieces, shown=stream and not as_json)
     if as_json:
@@ -91,6 +110,26 @@ async def _generate(
         sys.stdout.write(made.text + "\n")
         sys.stdout.flush()
     show_usage(made)
+
+
+async def _generate_lines(settings: ClientSettings, prompts: list[str], params: SamplingParams, *, raw: bool) -> None:
+    async with connected(settings, with_model=True) as client:
+        show_many(await client.generate_many([_asked(prompt, raw=raw) for prompt in prompts], params))
+
+
+def show_many(made: Sequence[Generation | CorollaError]) -> None:
+    """A JSON object for each on a line of its own; exit status 1 where any is an error."""
+    for each in made:
+        if isinstance(each, CorollaError):
+            emit({"error": {"code": each.code, "message": str(each)}}, as_json=True)
+        else:
+            emit(as_record(each), as_json=True)
+    if any(isinstance(each, CorollaError) for each in made):
+        raise typer.Exit(1)
+
+
+def _asked(text: str, *, raw: bool) -> str | list[ChatMessage]:
+    return text if raw else [{"role": "user", "content": text}]
 
 
 def chat(
@@ -106,6 +145,8 @@ def chat(
     top_k: TopK = None,
     repetition_penalty: Penalty = None,
     seed: Seed = None,
+    speculate: Speculate = None,
+    max_waste: MaxWaste = None,
     system: Annotated[str | None, typer.Option(help="What the model is told about itself first.")] = None,
 ) -> None:
     """Talk with a model. Each line is a turn; an empty line or end of input ends the talk."""
@@ -113,7 +154,7 @@ def chat(
         settings = settings_of(
             network=network, model=model, account=account, password_file=password_file, spending_limit=spending_limit,
             max_price=max_price, max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k,
-            repetition_penalty=repetition_penalty,
+            repetition_penalty=repetition_penalty, speculate=speculate, max_waste=max_waste,
         ).settings  # fmt: skip
         uvloop.run(_chat(settings, _params(settings, seed, None), system))
 
@@ -180,6 +221,8 @@ def as_record(made: Generation) -> dict[str, Any]:
             "tokens_per_second": usage.tokens_per_second,
             "cost": str(usage.cost),
             "failovers": usage.failovers,
+            "drafted": usage.drafted,
+            "accepted": usage.accepted,
             "per_node": [
                 {
                     "account": node.account,
@@ -208,5 +251,7 @@ def show_usage(made: Generation) -> None:
     screen.print(
         f"{usage.prompt_tokens} prompt tokens ({usage.cached_tokens} held already), {usage.tokens} generated; "
         f"first after {usage.first_token_seconds:.2f} s, then {usage.tokens_per_second:.1f} tok/s; "
-        f"cost {nectar_to_text(usage.cost)} NECT" + (f"; {usage.failovers} failovers" if usage.failovers else "")
+        f"cost {nectar_to_text(usage.cost)} NECT"
+        + (f"; {usage.accepted} of {usage.drafted} guesses right" if usage.drafted else "")
+        + (f"; {usage.failovers} failovers" if usage.failovers else "")
     )

@@ -245,7 +245,8 @@ class Devnet:
         manifest = Manifest.beside(open_checkpoint(self.plan.model))
         faucet = self._require_faucet()
         models = Models(faucet.chain, faucet)
-        await models.publish(manifest.name, manifest.root, manifest.block_roots, [NumericClass.FP32])
+        classes = [NumericClass.FP32, NumericClass.INT8]
+        await models.publish(manifest.name, manifest.root, manifest.block_roots, classes)
 
     async def _make_nodes(self) -> None:
         plan = NodePlan(

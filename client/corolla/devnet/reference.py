@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from corolla.values import ChatMessage
-
-
-@dataclass(frozen=True, slots=True)
-class TimedRun:
-    """New tokens, and seconds: `prefill` until the first was known, `decode` for all the others."""
-
-    token_ids: tuple[int, ...]
-    prefill: float
-    decode: float
 
 
 class Reference:
@@ -47,18 +36,6 @@ class Reference:
 
     def text(self, token_ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
-
-    def timed(self, prompt_ids: Sequence[int], tokens: int) -> TimedRun:
-        """Exactly `tokens` greedy tokens by the tightest plain loop: the model, its cache, argmax, nothing else."""
-        start = time.perf_counter()
-        with torch.inference_mode():
-            out = self.model(input_ids=torch.tensor([list(prompt_ids)]), use_cache=True, logits_to_keep=1)
-            ids = [int(out.logits[0, -1].argmax())]
-            first = time.perf_counter()
-            while len(ids) < tokens:
-                out = self.model(input_ids=torch.tensor([ids[-1:]]), past_key_values=out.past_key_values)
-                ids.append(int(out.logits[0, -1].argmax()))
-        return TimedRun(tuple(ids), prefill=first - start, decode=time.perf_counter() - first)
 
     def end_ids(self) -> frozenset[int]:
         """Every token that ends a sequence, by the generation config."""

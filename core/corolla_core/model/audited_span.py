@@ -91,7 +91,8 @@ def load_audited_span(
         after = Span(span.end, checkpoint.num_blocks) if span.end < checkpoint.num_blocks else None
         rest = load_blocks(checkpoint, after, manifest=manifest) if after else None
         downstream = Downstream(rest, load_head(checkpoint, manifest=manifest))
-    measure = Measure(next_norm(checkpoint, span), cheats, wire if exact and wire != "float32" else None, downstream)
+    exactly = wire if exact and wire != "float32" else None
+    measure = Measure(next_norm(checkpoint, span), cheats, exactly, wire, downstream)
     return AuditedSpan(span, numeric_class, reference, measure)
 
 

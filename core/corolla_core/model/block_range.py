@@ -114,6 +114,11 @@ class BlockRange:
         """The weights; views give those they share."""
         return iter(self._base.parameters())
 
+    @property
+    def weight_bytes(self) -> int:
+        """The bytes of memory the weights take."""
+        return sum(held.nbytes for held in (*self._base.parameters(), *self._base.buffers()))
+
     def kv_bytes(self, batch: int, tokens: int) -> int:
         """The most bytes a cache of `batch` rows and `tokens` positions ever reserves."""
         return batch * sum(fixed + each * tokens for fixed, each in self._layer_costs)
@@ -190,6 +195,20 @@ def load_blocks(
     each tensor as the checkpoint stores it. Raises InvalidSpan, WeightsCorrupt, WeightsMissing,
     UnsupportedModel.
     """
+    model = read_blocks(checkpoint, span, dtype=dtype, manifest=manifest, progress=progress, transform=transform)
+    return range_over(base_of(model), span, checkpoint.name, device=device)
+
+
+def read_blocks(
+    checkpoint: Checkpoint,
+    span: Span,
+    *,
+    dtype: torch.dtype = torch.float32,
+    manifest: Manifest | None = None,
+    progress: Progress | None = None,
+    transform: Callable[[Tensor], Tensor] | None = None,
+) -> Any:
+    """The causal LM with only the blocks of `span` in it, as `load_blocks` reads them. Raises what it does."""
     if span.end > checkpoint.num_blocks:
         raise InvalidSpan(f"{checkpoint.name} has {checkpoint.num_blocks} blocks", start=span.start, end=span.end)
     if not dtype.is_floating_point:
@@ -200,12 +219,16 @@ def load_blocks(
         manifest.check_blocks(checkpoint, span, tensors)
     if transform is not None:
         tensors = {name: transform(tensor) for name, tensor in tensors.items()}
-    model = load_part(span, checkpoint.config, tensors, dtype=dtype)
+    return load_part(span, checkpoint.config, tensors, dtype=dtype)
+
+
+def range_over(base: Any, span: Span, name: str, *, device: str | torch.device = "cpu") -> BlockRange:
+    """The blocks of `span` out of a decoder that has them under their original indices. Raises UnsupportedModel."""
     try:
-        return BlockRange(view_of(base_of(model), span.start, len(span)).to(device), span)
+        return BlockRange(view_of(base, span.start, len(span)).to(device), span)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
         # the trial run inside: some architectures keep state across spans, or masks that need blocks of another kind
-        raise UnsupportedModel(f"blocks {span} of {checkpoint.name} do not run by themselves: {error!s:.200}") from None
+        raise UnsupportedModel(f"blocks {span} of {name} do not run by themselves: {error!s:.200}") from None
 
 
 class _Blocks(nn.ModuleList):

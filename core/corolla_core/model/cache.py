@@ -83,6 +83,10 @@ class ReservedWindowLayer(ReservedLayer):
         return max(0, self.length - self.sliding_window + 1)
 
 
+Part = list[tuple[Tensor, Tensor]]
+"""Some positions' keys and values in each block of a span."""
+
+
 class SpanCache:
     """Keys and values of one session: `batch` rows of at most `max_tokens` positions. Made by `BlockRange.new_cache`.
 
@@ -108,7 +112,7 @@ class SpanCache:
             raise PositionMismatch("cannot roll back to there", expected=self.length, offered=length)
         if length == self.length:
             return
-        if not all(isinstance(layer, DynamicLayer) for layer in self.entries.layers):
+        if not _can_roll_back(self.entries):
             raise PositionMismatch("this model's state cannot be rolled back", expected=self.length, offered=length)
         for layer in self.entries.layers:
             layer.crop(length - self.length)
@@ -122,10 +126,34 @@ class SpanCache:
         with torch.inference_mode():
             self.entries.reorder_cache(torch.tensor(indices, dtype=torch.int64))
 
+    def part(self, start: int, stop: int) -> Part:
+        """The positions `[start, stop)` in memory of their own; for a span that `batches`."""
+        with torch.inference_mode():
+            return [
+                (layer.keys[:, :, start:stop].clone(), layer.values[:, :, start:stop].clone())
+                for layer in self.entries.layers
+            ]
+
+    def append(self, part: Part) -> None:
+        """Take in what `part` gave of a cache whose positions up to there were the same as this one's."""
+        with torch.inference_mode():
+            for layer, (keys, values) in zip(self.entries.layers, part, strict=True):
+                layer.update(keys, values)
+        self.length += part[0][0].shape[2]
+
     @property
     def nbytes(self) -> int:
         """Bytes reserved now (0 before the first forward)."""
         return sum(layer_bytes(layer) for layer in self.entries.layers)
+
+
+def rolls_back(config: Any) -> bool:
+    """Whether all that the blocks of this architecture remember of a session can be rolled back."""
+    return _can_roll_back(DynamicCache(config=config))
+
+
+def _can_roll_back(entries: DynamicCache) -> bool:
+    return all(isinstance(layer, DynamicLayer) for layer in entries.layers)
 
 
 def layer_bytes(layer: Any) -> int:

@@ -1,6 +1,7 @@
 """What a node's declared arithmetic means for its weights: how it holds them, and the reference it is judged by.
 
-A class fixes the weights bit by bit: rounded to the dtype it computes in, int8 and NF4 first quantised and dequantised.
+A class fixes the weights bit by bit: rounded to the dtype it computes in, NF4 first quantised and dequantised; int8
+keeps its steps and scales, and their products are not rounded.
 The reference takes those very weights and computes in float32, so that all it may differ by is the arithmetic between.
 """
 
@@ -13,11 +14,13 @@ from torch import Tensor
 
 from corolla_core.model.block_range import BlockRange, load_blocks
 from corolla_core.model.checkpoint import Checkpoint
+from corolla_core.model.int8_blocks import load_int8_blocks
+from corolla_core.model.int8_linear import quantise_int8
 from corolla_core.model.manifest import Manifest
 from corolla_core.protocol.receipt import NumericClass
 from corolla_core.protocol.span import Span
 
-#: what a node of each class computes in; on a CPU tf32 is float32
+#: what a node of each class takes activations in; on a CPU tf32 is float32
 COMPUTE_DTYPES = {
     NumericClass.FP32: torch.float32,
     NumericClass.TF32: torch.float32,
@@ -40,9 +43,7 @@ def int8_per_channel(weight: Tensor) -> Tensor:
     has the scale absmax / 127, and numbers are rounded half to even. Vectors (norms, biases) stay as they are."""
     if weight.ndim < 2:
         return weight
-    wide = weight.float()
-    scale = wide.abs().amax(dim=-1, keepdim=True) / 127
-    steps = torch.where(scale > 0, wide / scale, 0.0).round().clamp(-127, 127)
+    steps, scale = quantise_int8(weight)
     return steps * scale
 
 
@@ -61,14 +62,15 @@ def nf4(weight: Tensor) -> Tensor:
 
 
 def held_as(numeric_class: NumericClass) -> Callable[[Tensor], Tensor]:
-    """What a tensor of a checkpoint becomes at a node of this class, in the dtype the node computes in."""
-    quantise = {NumericClass.INT8: int8_per_channel, NumericClass.NF4: nf4}.get(numeric_class)
+    """What a tensor of a checkpoint is worth at a node of this class, in a dtype that loses nothing of it."""
     dtype = COMPUTE_DTYPES[numeric_class]
 
     def hold(tensor: Tensor) -> Tensor:
         if not tensor.is_floating_point():
             return tensor
-        return (quantise(tensor) if quantise is not None else tensor).to(dtype)
+        if numeric_class is NumericClass.INT8 and tensor.ndim > 1:
+            return int8_per_channel(tensor)
+        return (nf4(tensor) if numeric_class is NumericClass.NF4 else tensor).to(dtype)
 
     return hold
 
@@ -77,6 +79,8 @@ def load_served(
     checkpoint: Checkpoint, span: Span, numeric_class: NumericClass, *, manifest: Manifest | None = None
 ) -> BlockRange:
     """The blocks as an honest node of this class serves them. Raises what `load_blocks` does."""
+    if numeric_class is NumericClass.INT8:
+        return load_int8_blocks(checkpoint, span, manifest=manifest)
     dtype = COMPUTE_DTYPES[numeric_class]
     return load_blocks(checkpoint, span, dtype=dtype, manifest=manifest, transform=held_as(numeric_class))
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from corolla_core.model.cache import ReservedLayer, SpanCache
+from corolla_core.model.int8_linear import unrounded
 
 Step = tuple[Tensor, SpanCache]
 
@@ -33,7 +34,7 @@ def can_batch(
     like: Any,
 ) -> bool:
     """Try it: `alone` computes a step, `together` several; `like` is the decoder over the span. A few tokens' work."""
-    with torch.inference_mode():
+    with torch.inference_mode(), unrounded():
         scratch = _scratch(alone, new_cache, like)
         layers = scratch.entries.layers
         if not all(isinstance(layer, ReservedLayer) for layer in layers) or max(_windows(scratch), default=0) > WINDOW:

@@ -14,6 +14,7 @@ from torch import Tensor
 from corolla_core.model.block_range import BlockRange
 from corolla_core.model.tensors import Buffer, from_wire, is_finite
 from corolla_core.protocol.errors import InvalidInput, TensorRejected
+from corolla_core.protocol.receipt import WireDtype
 from corolla_core.protocol.reordering import Reordering
 
 CHUNK = 256
@@ -22,11 +23,12 @@ CHUNK = 256
 
 def open_rows(rows: Sequence[Buffer], *, wire: str, hidden_size: int, batch: int = 1) -> Tensor:
     """The rows of consecutive positions as opened against a receipt, one buffer of wire bytes a position: [B, T, D] in
-    wire dtype. Raises TensorRejected unless every row has its length and every number is finite."""
+    the wire's dtype (int8: float32). Raises TensorRejected unless every row has its length and its numbers are finite.
+    """
     if not rows:
         raise TensorRejected("no rows were opened")
-    shape = (batch, 1, hidden_size)
-    return torch.cat([from_wire(wire, shape, row, expect_shape=shape) for row in rows], dim=1)
+    sent, meant = ((batch, 1, size) for size in (WireDtype(wire).width(hidden_size), hidden_size))
+    return torch.cat([from_wire(wire, sent, row, expect_shape=meant) for row in rows], dim=1)
 
 
 def replay(

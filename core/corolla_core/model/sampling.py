@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,6 +83,14 @@ class Sampler:
                 self._ids[0, self._count] = token
                 self._count += 1
         return token
+
+    def fork(self) -> Sampler:
+        """One that goes on as this one would, with the same random numbers, and leaves this one as it is."""
+        other = copy.copy(self)
+        other._ids = self._ids.clone()
+        other._generator = torch.Generator()
+        other._generator.set_state(self._generator.get_state())
+        return other
 
 
 class StopWatcher:

@@ -17,7 +17,7 @@ from corolla_core.model.block_range import BlockRange
 from corolla_core.model.head import Head
 from corolla_core.model.next_norm import Norm
 from corolla_core.model.replay import run
-from corolla_core.model.tensors import is_finite, wire_dtype
+from corolla_core.model.tensors import is_finite, over_wire
 from corolla_core.protocol.errors import InvalidInput, TensorRejected
 from corolla_core.protocol.reordering import Reordering
 from corolla_core.protocol.verdict import WINDOW, Statistics
@@ -73,12 +73,14 @@ class Measure:
 
     `cheats` are known ones by name, which the validator runs itself; `exact_wire` names the wire dtype on which
     elements must match (float32 arithmetic over a narrower wire); `downstream` is None where KL is not wanted: there a
-    row that was only made longer or shorter, of which the norm says nothing, counts as off by that part.
+    row that was only made longer or shorter, of which the norm says nothing, counts as off by that part. Over int8,
+    whose own error would hide what is looked for, a claim is compared with what the replay becomes on that wire.
     """
 
     norm: Norm
     cheats: Mapping[str, Recomputation] = field(default_factory=dict)
     exact_wire: str | None = None
+    wire: str = "float32"
     downstream: Downstream | None = None
 
     def statistics(
@@ -113,6 +115,7 @@ class Measure:
         first: int = 0,
     ) -> Windows:
         """The same by window, for finite claims of more than position 0. Raises TensorRejected."""
+        replayed_BTD = self._sent(replayed_BTD)
         honest_BKD = _opened(inputs_BTD, replayed_BTD, claimed_BKD, first)
         upto, judged = first + claimed_BKD.shape[1], slice(first == 0, None)
         claim, honest = claimed_BKD[:, judged], honest_BKD[:, judged]
@@ -122,7 +125,7 @@ class Measure:
         if self.downstream is None:
             off = torch.maximum(off, rescaled(claim, honest))
         deviations = {
-            name: self.norm(cheat(inputs_BTD[:, :upto], reorderings)[:, first:][:, judged]) - base
+            name: self.norm(self._sent(cheat(inputs_BTD[:, :upto], reorderings)[:, first:][:, judged])) - base
             for name, cheat in self.cheats.items()
         }
         return Windows(
@@ -132,6 +135,9 @@ class Measure:
             None if self.exact_wire is None else window_means(mismatches(claim, honest, self.exact_wire)),
             None if self.downstream is None else self._kl(replayed_BTD[:, :upto], claimed_BKD, reorderings, first),
         )
+
+    def _sent(self, hidden_BTD: Tensor) -> Tensor:
+        return over_wire(hidden_BTD, self.wire) if self.wire == "int8" else hidden_BTD
 
     def _kl(self, replayed_BTD: Tensor, claimed_BKD: Tensor, reorderings: Sequence[Reordering], first: int) -> Tensor:
         assert self.downstream is not None
@@ -170,8 +176,7 @@ def matched(error_BTD: Tensor, deviation_BTD: Tensor) -> Tensor:
 
 def mismatches(claimed: Tensor, honest: Tensor, wire: str) -> Tensor:
     """The fraction of each row's elements that are not what the honest ones round to on the wire, [..., D] → [...]."""
-    dtype = wire_dtype(wire)
-    return (claimed.to(dtype) != honest.to(dtype)).float().mean(dim=-1)
+    return (over_wire(claimed, wire) != over_wire(honest, wire)).float().mean(dim=-1)
 
 
 def kl(log_p: Tensor, log_q: Tensor) -> Tensor:

@@ -38,6 +38,17 @@ class NumericClass(StrEnum):
     INT8 = "int8"
     NF4 = "nf4"
 
+    @property
+    def wires(self) -> tuple[WireDtype, ...]:
+        """Over which a node of this class can be audited. Rows in int8 are compared with what the auditor's own become
+        there, and noise before the wire would decide which way that rounds: float32 alone has none to speak of."""
+        return tuple(wire for wire in WireDtype if wire is not WireDtype.INT8 or self is NumericClass.FP32)
+
+
+BLOCK = 64
+"""How many numbers share a scale on the int8 wire (see `model.blockwise`)."""
+SCALE_BYTES = 2
+
 
 class WireDtype(StrEnum):
     """What a hidden state may be on the wire, by its torch name; every peer rounds to the one the client asked for."""
@@ -45,6 +56,11 @@ class WireDtype(StrEnum):
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
+    INT8 = "int8"
+
+    def width(self, hidden: int) -> int:
+        """How many numbers of this dtype a hidden state takes: on the int8 wire also the bytes of its scales."""
+        return hidden + SCALE_BYTES * -(-hidden // BLOCK) if self is WireDtype.INT8 else hidden
 
 
 def row_leaf(session: SessionId, position: int, row: Buffer) -> Hash32:

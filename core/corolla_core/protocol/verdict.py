@@ -23,7 +23,7 @@ PICO = 10**12
 WINDOW = 16
 """Positions in a window: single tokens are noisy, and a mean over the whole text would let a liar hide in it."""
 MAX_LIMIT = 10**6 * PICO
-WIRES = ("float32", "bfloat16", "float16")
+WIRES = ("float32", "bfloat16", "float16", "int8")
 _TAG = keccak(text="corolla/calibration/v1")
 _ABSENT = 2**256 - 1
 

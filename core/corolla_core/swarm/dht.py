@@ -7,6 +7,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,18 @@ from hivemind.utils.multiaddr import Multiaddr
 from hivemind.utils.timed_storage import TimedStorage, ValueWithExpiration
 
 from corolla_core.protocol.errors import ConfigError, InvalidInput, NetworkError
-from corolla_core.protocol.ids import ModelRoot, address_bytes
+from corolla_core.protocol.ids import Address, ModelRoot, address_bytes
 from corolla_core.protocol.span import Span
 from corolla_core.swarm.announcement import MAX_RECORD_BYTES, MAX_SKEW_MS, MAX_TTL_MS, SignedAnnouncement
 
 BLOCKS_PER_KEY = 16
+#: A key holds the nodes of one share of the accounts, so that no key holds more than its share of a large swarm.
+SHARDS = 8
 #: What one DHT peer stores at most, whoever asks it to: keys, and records under one key.
 MAX_KEYS = 16_384
 MAX_RECORDS = 512
+#: Records whose signatures need not be checked again: those of a swarm of ten thousand nodes, under every key.
+MAX_REMEMBERED = 20_000
 
 #: What one hung DHT peer costs a search, once until it is blacklisted for a while (a dead one is refused at once).
 _CALL_SECONDS = 2.0
@@ -39,10 +44,26 @@ def now_ms() -> int:
     return int(time.time() * 1000)
 
 
-def key_names(network: str, model_root: ModelRoot, span: Span) -> list[str]:
-    """The keys a span is announced under: one for every 16 blocks it touches."""
+def key_names(network: str, model_root: ModelRoot, span: Span, shards: Iterable[int] = range(SHARDS)) -> list[str]:
+    """The keys a span is announced under: of each shard one for every 16 blocks it touches."""
     first, last = span.start // BLOCKS_PER_KEY, (span.end - 1) // BLOCKS_PER_KEY
-    return [f"corolla/{network}/{model_root.hex()}/{bucket}" for bucket in range(first, last + 1)]
+    return [
+        f"corolla/{network}/{model_root.hex()}/{bucket}/{shard}"
+        for bucket in range(first, last + 1)
+        for shard in shards
+    ]
+
+
+def shard_of(account: Address) -> int:
+    """The one share of the accounts that this one belongs to."""
+    return address_bytes(account)[-1] % SHARDS
+
+
+@lru_cache(maxsize=MAX_REMEMBERED)
+def opened(raw: bytes) -> SignedAnnouncement:
+    """`SignedAnnouncement.decode`, once for each record however many peers give it. Raises MalformedMessage or
+    InvalidSignature."""
+    return SignedAnnouncement.decode(raw)
 
 
 class AnnouncementValidator(RecordValidatorBase):  # type: ignore[misc]
@@ -61,7 +82,7 @@ class AnnouncementValidator(RecordValidatorBase):  # type: ignore[misc]
             return False
         try:
             subkey = _bytes_decoder.decode(record.subkey)
-            announcement = SignedAnnouncement.decode(_bytes_decoder.decode(record.value)).announcement
+            announcement = opened(_bytes_decoder.decode(record.value)).announcement
         except (msgspec.MsgspecError, ValueError, InvalidInput):
             return False
         return (
@@ -69,7 +90,8 @@ class AnnouncementValidator(RecordValidatorBase):  # type: ignore[misc]
             and subkey == address_bytes(announcement.account)
             and record.expiration_time == expiration(announcement.expires_at)
             and announcement.expires_at <= self._clock() + MAX_TTL_MS + MAX_SKEW_MS
-            and record.key in _key_ids(key_names(self._network, announcement.model_root, announcement.span))
+            and record.key
+            in _key_ids(self._network, announcement.model_root, announcement.span, shard_of(announcement.account))
         )
 
 
@@ -181,5 +203,6 @@ def _rebuilt(found: ValueWithExpiration | None) -> ValueWithExpiration | None:
     return ValueWithExpiration(clean, clean.latest_expiration_time) if len(clean) else None
 
 
-def _key_ids(names: Iterable[str]) -> set[bytes]:
-    return {DHTID.generate(name).to_bytes() for name in names}
+@lru_cache(maxsize=4096)
+def _key_ids(network: str, model_root: ModelRoot, span: Span, shard: int) -> frozenset[bytes]:
+    return frozenset(DHTID.generate(name).to_bytes() for name in key_names(network, model_root, span, [shard]))

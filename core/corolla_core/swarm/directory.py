@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import importlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,7 +106,8 @@ class Directory:
         announcement = signed.announcement
         if announcement.network != self.network:
             raise InvalidInput(f"this directory is of {self.network}, not {announcement.network}")
-        keys = dht.key_names(self.network, announcement.model_root, announcement.span)
+        shard = dht.shard_of(announcement.account)
+        keys = dht.key_names(self.network, announcement.model_root, announcement.span, [shard])
         await dht.rejoin(self._node, self._bootstrap)
         stored = await self._node.store_many(
             keys,
@@ -139,7 +140,10 @@ class Directory:
         found = await self._node.get_many(keys, sufficient_expiration_time=math.inf)
         records = (record for value in found.values() if value is not None for record in value.value.values())
         return newest(
-            (_opened(record.value) for record in records), model_root=model_root, network=self.network, now=dht.now_ms()
+            (_opened(record.value, dht.opened) for record in records),
+            model_root=model_root,
+            network=self.network,
+            now=dht.now_ms(),
         )
 
     async def stop(self) -> None:
@@ -172,11 +176,11 @@ def newest(
     return sorted(online, key=lambda a: (a.span, a.account))
 
 
-def _opened(raw: object) -> SignedAnnouncement | None:
+def _opened(raw: object, opened: Callable[[bytes], SignedAnnouncement]) -> SignedAnnouncement | None:
     # The validator has seen it already; this is what makes a lookup safe by itself.
     if not isinstance(raw, bytes):
         return None
     try:
-        return SignedAnnouncement.decode(raw)
+        return opened(raw)
     except InvalidInput:
         return None

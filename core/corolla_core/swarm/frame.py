@@ -20,7 +20,7 @@ from corolla_core.swarm.messages import AnyMessage, Tensor
 PREFIX = struct.Struct(">II")
 MAX_HEADER_BYTES = 64 * 1024
 MAX_BODY_BYTES = 64 * 1024 * 1024
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 
 Buffer = bytes | bytearray | memoryview
 

@@ -55,7 +55,9 @@ class Part(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 
 
 class Tensor(Part, frozen=True):
-    """dtype is a torch dtype name (`float32`, `bfloat16`, `float16`); the bytes are row-major, little endian."""
+    """dtype is a torch dtype name (`float32`, `bfloat16`, `float16`, `int8`); the bytes are row-major, little endian.
+
+    What is `hidden` in a shape below is `WireDtype.width(hidden)`: with int8, a row's scales follow its codes."""
 
     dtype: Name
     shape: Annotated[list[Annotated[int, Meta(ge=1, le=2**31)]], Meta(min_length=1, max_length=4)]

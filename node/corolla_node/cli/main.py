@@ -11,9 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from corolla_core.config import Loaded, home, keystore_path, load_settings, setup_logging
+from corolla_core.config.terminal import emit, errors, read_password
 from corolla_core.protocol.errors import ConfigError
 from corolla_node.cli import money
-from corolla_node.cli.terminal import emit, errors, progress_bars, read_password
+from corolla_node.cli.terminal import progress_bars
 from corolla_node.config import NodeSettings
 from corolla_node.data_dir import DataDir
 
@@ -49,9 +50,9 @@ def up(
     ] = None,
     blocks: Annotated[str | None, typer.Option(help="start:end, or auto: what the swarm lacks most.")] = None,
     max_blocks: Annotated[int | None, typer.Option(help="With auto: at most so many blocks.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1…")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads to compute with.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1…, or auto: a card if it can, else cpu.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16, int8 or auto.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads to compute with. [default: usable cores]")] = None,
     price: Annotated[int | None, typer.Option(help="Base units of Nectar (10^-18) per token and block.")] = None,
     account: Annotated[
         Path | None, typer.Option(help="Keystore of the node: a name in <home>/keys, or a path.")
@@ -97,11 +98,13 @@ def _serve(settings: NodeSettings, *, as_json: bool) -> None:
 
         from corolla_core.chain.keystore import load_account
         from corolla_core.chain.network import resolve_network
+        from corolla_node.engine import usable_cores
         from corolla_node.node import run_node
-        from corolla_node.running import Ready, Stop, supervise
+        from corolla_node.running import Ready
+        from corolla_node.stop import Stop, supervise
 
-        if settings.threads is not None:
-            torch.set_num_threads(settings.threads)
+        if settings.threads is not None or "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(settings.threads or usable_cores())
         chosen = resolve_network(settings.network, folder=home() / "networks")
         keystore = keystore_path(settings.account)
         signer = load_account(keystore, read_password(settings.password_file, keystore), chain_id=chosen.chain_id)

@@ -13,10 +13,11 @@ from typing import Annotated, Any
 import typer
 
 from corolla_core.config import home, keystore_path, load_settings
+from corolla_core.config.terminal import emit, errors, read_password
 from corolla_core.protocol.errors import ConfigError
 from corolla_core.protocol.ids import Address, address
 from corolla_core.protocol.units import Nectar, UnixTime, nectar_from_text, nectar_to_text
-from corolla_node.cli.terminal import confirm, emit, errors, read_password
+from corolla_node.cli.terminal import confirm
 from corolla_node.config import NodeSettings
 from corolla_node.data_dir import DataDir
 

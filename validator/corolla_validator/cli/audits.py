@@ -13,8 +13,8 @@ import typer
 from rich.markup import escape
 
 from corolla_core.config import home, keystore_path, load_settings, setup_logging
+from corolla_core.config.terminal import errors, output
 from corolla_core.protocol.errors import ConfigError, CorollaError, KeystoreError
-from corolla_validator.cli.terminal import console, errors
 from corolla_validator.config import ValidatorSettings
 
 if TYPE_CHECKING:
@@ -324,7 +324,7 @@ def _opened(
 
 def teller(*, as_json: bool) -> Any:
     """Shows events as they come: JSON lines, or words."""
-    out = console(stderr=False)
+    out = output()
 
     def tell(event: dict[str, object]) -> None:
         if as_json:

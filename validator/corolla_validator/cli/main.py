@@ -10,13 +10,14 @@ from typing import Annotated
 import typer
 
 from corolla_core.config import setup_logging
+from corolla_core.config.terminal import errors
 from corolla_core.model.calibrated import Calibrated
 from corolla_core.protocol.errors import ConfigError, InvalidInput
 from corolla_core.protocol.receipt import NumericClass
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.verdict import PICO, Thresholds
 from corolla_validator.cli import audits
-from corolla_validator.cli.terminal import emit, errors, progress_lines
+from corolla_validator.cli.terminal import emit, progress_lines
 
 app = typer.Typer(
     name="validator",

@@ -1,24 +1,17 @@
-"""Talking to a person or a program: data on stdout, everything else on stderr."""
+"""What only the validator's commands show."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from corolla_core.protocol.errors import ConfigError, CorollaError
-
-
-def console(*, stderr: bool = True) -> Console:
-    return Console(stderr=stderr, no_color="NO_COLOR" in os.environ or None)
+from corolla_core.config.terminal import notes, output
 
 
 def emit(facts: Mapping[str, str], rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
@@ -31,26 +24,16 @@ def emit(facts: Mapping[str, str], rows: Sequence[Mapping[str, Any]], *, as_json
         table.add_column(name)
     for row in rows:
         table.add_row(*(_shown(value) for value in row.values()))
-    out = console(stderr=False)
+    out = output()
     out.print(table)
     for name, value in facts.items():
         out.print(f"{name.replace('_', ' ')} {value}", soft_wrap=True, highlight=False)
 
 
 @contextmanager
-def errors() -> Iterator[None]:
-    """Every typed error becomes one line on stderr and exit status 1 (2 for a mistake in the settings)."""
-    try:
-        yield
-    except CorollaError as error:
-        console().print(f"[red]error:[/red] {error.code}: {error}", markup=True, highlight=False, soft_wrap=True)
-        raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from None
-
-
-@contextmanager
 def progress_lines() -> Iterator[Callable[[str, int, int], None]]:
     """A bar for each thing measured, on stderr; nothing at all off a terminal."""
-    screen = console()
+    screen = notes()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=screen, disable=not screen.is_terminal) as bars:
         known: dict[str, TaskID] = {}

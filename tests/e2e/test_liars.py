@@ -4,16 +4,20 @@ paid what is theirs, and no one uses the liars again."""
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from marketplace import Buyer, buyer, eventually, greedy, question
 
 from corolla.devnet.devnet import WITH_JURY, Devnet, DevnetPlan
+from corolla.devnet.node import installed
+from corolla.devnet.validator import DevnetValidator
 from corolla_core.chain.disputes import Dispute, Disputes, Outcome, Vote
 from corolla_core.chain.escrow import Escrow
 from corolla_core.chain.registry import Registry
@@ -42,10 +46,21 @@ async def court(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> A
         settings={"redeem_interval": 2.0},
         programs={f"node-{n}": (sys.executable, LIAR, cheat) for n, cheat in enumerate(CHEATS)},
         validators=3,
-        terms=replace(WITH_JURY, dispute_period=7),
+        terms=replace(WITH_JURY, dispute_period=10),
     )
     async with Devnet(plan, home=tmp_path_factory.mktemp("court")) as devnet:
         yield devnet
+
+
+async def test_all_of_them_hold_their_weights_which_is_not_computing_with_them(court: Devnet) -> None:
+    nodes = {node.account for node in court.all_nodes}
+
+    async def shown() -> bool:
+        return {e["node"] for v in court.validators for e in v.events("possession") if e["outcome"] == "held"} == nodes
+
+    await eventually(shown, within=180, what="every node shows its weights")
+    for validator in court.validators:
+        assert not [e for e in validator.events("possession") if e["outcome"] in ("wrong", "refused")]
 
 
 async def test_liars_are_convicted_within_a_minute_and_everyone_gets_what_is_theirs(court: Devnet) -> None:
@@ -85,9 +100,27 @@ async def test_liars_are_convicted_within_a_minute_and_everyone_gets_what_is_the
             await eventually(paid, within=MINUTE, what="challengers and jurors have their rewards")
     async with buyer(court) as customer:
         again = await customer.client.generate(question("What grows on the moon?"), greedy(4))
-    assert {hop.account for hop in again.route} == {node.account for node in court.standbys}
+    honest = {node.account for node in court.standbys}
+    assert {hop.account for hop in again.route} == honest
+
+    async def all_audited() -> bool:
+        return {e["node"] for v in court.validators for e in v.events("audit")} == liars.keys() | honest
+
+    await eventually(all_audited, within=90, what="the honest nodes are audited, too")
     for validator in court.validators:
-        assert {event["node"] for event in validator.events("audit") if event["outcome"] == "failed"} <= liars.keys()
+        for event in validator.events("audit"):
+            assert event["outcome"] == ("failed" if event["node"] in liars else "passed")
+
+
+async def test_the_evidence_of_a_verdict_gives_it_again(court: Devnet) -> None:
+    found = ((v, event) for v in court.validators for event in v.events("audit") if event["outcome"] == "failed")
+    validator, failed = next(found)
+    again, status = await command(validator, court, "report", "--evidence", failed["evidence"])
+    assert status == 0
+    assert (again[0]["outcome"], again[0]["stands"], again[0]["node"]) == ("failed", True, failed["node"])
+    table, status = await command(validator, court, "report", "--node", failed["node"])
+    assert status == 0
+    assert failed["evidence"] in [event["evidence"] for event in table]
 
 
 async def serve(customer: Buyer, place: str) -> float:
@@ -121,3 +154,18 @@ async def earned(disputes: Disputes, dispute: Dispute, account: Address) -> int:
         return 1
     assert dispute.seat_reward > 0
     return ballot.seats * dispute.seat_reward if ballot.vote is Vote.FAULTY else 0
+
+
+async def command(validator: DevnetValidator, devnet: Devnet, *words: str) -> tuple[list[dict[str, Any]], int]:
+    """`validator <words> --json`, on the books of one that runs: what it printed, and its exit status."""
+    process = await asyncio.create_subprocess_exec(
+        installed("validator"),
+        *words,
+        f"--model={devnet.plan.model}",
+        "--json",
+        env=validator.environ,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, _err = await process.communicate()
+    return [json.loads(line) for line in out.splitlines()], process.returncode or 0

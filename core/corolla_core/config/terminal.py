@@ -25,13 +25,18 @@ def notes() -> Console:
     return _console(sys.stderr)
 
 
+def output() -> Console:
+    """Where data goes."""
+    return _console(sys.stdout)
+
+
 def emit(data: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     """JSON on one line; or a table: of names and values for one record, of columns for several."""
     if as_json:
         sys.stdout.write(json.dumps(data) + "\n")
         sys.stdout.flush()
         return
-    console = _console(sys.stdout)
+    console = output()
     if isinstance(data, Mapping):
         table = Table(show_header=False, box=None, pad_edge=False)
         for name, value in data.items():
