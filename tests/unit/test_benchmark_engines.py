@@ -18,7 +18,7 @@ def test_every_engine_is_measured_at_every_work_against_float32(tmp_path: Path) 
     torch.set_num_threads(1)
     checkpoint = open_checkpoint(str(save_checkpoint("llama", tmp_path)))
     manifest = build_manifest(checkpoint)
-    engines = {dtype: load(checkpoint, manifest, Span(0, 2), device="cpu", dtype=dtype) for dtype in DTYPES}
+    engines = {dtype: load(checkpoint, manifest, Span(0, 2), device="cpu", dtype=dtype).blocks for dtype in DTYPES}
     records = {each.name: each for each in measured(engines, rounds=1, context=4)}
     assert set(records) == {f"{work}, {dtype}" for work in ("weights", *WORK) for dtype in DTYPES}
     for work in ("weights", *WORK):
