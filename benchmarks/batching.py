@@ -94,10 +94,15 @@ async def sessions(
     checkpoint: Path, counts: Sequence[int], *, rounds: int, context: int = CONTEXT, tokens: int = TOKENS
 ) -> list[Record]:
     """The span alone, then the whole node."""
-    blocks = load_blocks(open_checkpoint(str(checkpoint)), SPAN)
-    records = engine(blocks, counts, rounds=rounds, context=context)
-    del blocks
+    records = engine(_blocks(checkpoint), counts, rounds=rounds, context=context)
     return records + await nodes(checkpoint, counts, rounds=rounds, context=context, tokens=tokens)
+
+
+def _blocks(checkpoint: Path) -> BlockRange:
+    """As a node has them."""
+    blocks = load_blocks(open_checkpoint(str(checkpoint)), SPAN)
+    blocks.capture()
+    return blocks
 
 
 async def _rate(node: LoneNode, count: int, context: int, tokens: int) -> Rate:
@@ -166,8 +171,7 @@ def main() -> None:
     torch.set_num_threads(1)
     checkpoint = prepare_smollm()
     if args.engine_only:
-        blocks = load_blocks(open_checkpoint(str(checkpoint)), SPAN)
-        records = engine(blocks, args.counts, rounds=args.rounds, context=args.context)
+        records = engine(_blocks(checkpoint), args.counts, rounds=args.rounds, context=args.context)
     else:
         run = sessions(checkpoint, args.counts, rounds=args.rounds, context=args.context, tokens=args.tokens)
         records = asyncio.run(run)

@@ -81,7 +81,7 @@ def main() -> None:
     checkpoint = open_checkpoint(str(prepare_smollm()))
     model, captured = (load_blocks(checkpoint, SPAN) for _ in range(2))
     began = time.perf_counter()
-    if not (model.batches and captured.batches) or (reason := captured.capture_decoding()):
+    if not (model.batches and captured.batches) or (reason := captured.capture()):
         raise SystemExit(f"nothing to compare: {reason}")
     records = [_record("capturing 15 blocks, with its trial run", time.perf_counter() - began, "s")]
     floor = min(_seconds(partial(_weights, captured)) for _ in range(args.rounds))

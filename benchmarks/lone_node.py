@@ -115,6 +115,7 @@ async def serve(
     checkpoint = open_checkpoint(checkpoint_path)
     manifest = Manifest.beside(checkpoint)
     loaded = load_blocks(checkpoint, span)
+    loaded.capture()
     if not loaded.batches:
         raise SystemExit("this model computes sessions one by one")
     blocks: Any = _OneByOne(loaded) if one_by_one else loaded

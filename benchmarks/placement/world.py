@@ -13,7 +13,7 @@ from random import Random
 from corolla_core.protocol.ids import Address
 from corolla_core.protocol.span import Span
 from corolla_core.swarm.plausible import MOST_TIMES_MEDIAN
-from corolla_node.block_choice import Outlook, Served, choose_span, should_move, survey
+from corolla_node.block_choice import Outlook, Served, choose_span, coverage, should_move, survey
 
 REGIONS = ("na-east", "na-west", "europe", "asia", "south-america", "oceania")
 SHARES = (0.25, 0.2, 0.25, 0.2, 0.06, 0.04)
@@ -134,7 +134,7 @@ class World:
         chance = rules.step / rules.stay
         self._vanish([node for node in self._living() if self._rng.random() < chance])
         self.nodes = [n for n in self.nodes if n.dead_at is None or self.now - n.dead_at < rules.stale]
-        per_block = list(self.outlook().per_block)
+        per_block = coverage(rules.blocks, self._served())
         for _ in range(self._poisson(rules.nodes * chance)):
             self._join(per_block)
 
@@ -158,8 +158,10 @@ class World:
 
     def outlook(self) -> Outlook:
         """What a lookup shows: nodes that load count, and so do those that died a moment ago."""
-        served = [Served(node.span, self._believed(node)) for node in self.nodes]
-        return survey(self.rules.blocks, served, threshold=self.rules.threshold)
+        return survey(self.rules.blocks, self._served(), threshold=self.rules.threshold)
+
+    def _served(self) -> list[Served]:
+        return [Served(node.span, self._believed(node)) for node in self.nodes]
 
     def serving(self) -> list[Node]:
         return [node for node in self._living() if node.serves_at <= self.now]
@@ -168,10 +170,7 @@ class World:
         return round(min(node.announced, MOST_TIMES_MEDIAN * _MEDIAN_RATE / len(node.span)))
 
     def _note(self, moves: int, looked: int) -> None:
-        per_block = [0] * self.rules.blocks
-        for node in self.serving():
-            for block in range(node.span.start, node.span.end):
-                per_block[block] += node.throughput
+        per_block = coverage(self.rules.blocks, (Served(node.span, node.throughput) for node in self.serving()))
         living = list(self._living())
         capacity = sum(node.throughput * len(node.span) for node in living)
         self.history.append(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from random import Random
 
 from corolla_core.protocol.errors import InvalidInput
@@ -41,11 +42,12 @@ class Outlook:
 def coverage(total: int, swarm: Iterable[Served]) -> list[int]:
     """Throughput per block of `[0, total)`. A node counts at least 1 wherever it serves, so that a slow one is not
     taken for a gap."""
-    per_block = [0] * total
+    change = [0] * (total + 1)
     for served in swarm:
-        for block in range(served.span.start, min(served.span.end, total)):
-            per_block[block] += max(1, served.throughput)
-    return per_block
+        throughput = max(1, served.throughput)
+        change[min(served.span.start, total)] += throughput
+        change[min(served.span.end, total)] -= throughput
+    return list(accumulate(change[:-1]))
 
 
 def choose_span(total: int, length: int, swarm: Iterable[Served], *, rng: Random) -> Span:

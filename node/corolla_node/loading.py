@@ -89,8 +89,8 @@ def load(
     _log.info("holds blocks", span=str(span), dtype=dtype, mebibytes=round(blocks.weight_bytes / 2**20, 1))
     if not blocks.batches:
         _log.info("this architecture computes sessions one by one", model=checkpoint.name)
-    if reason := blocks.capture_decoding():
-        _log.info("decode steps take the long way through the model's own code", model=checkpoint.name, reason=reason)
+    if reason := blocks.capture():
+        _log.info("steps take the long way through the model's own code", model=checkpoint.name, reason=reason)
     return Loaded(blocks, measure_throughput(blocks), perf_counter() - began)
 
 

@@ -82,7 +82,7 @@ def test_honest_int8_weights_pass_in_every_variant_and_nf4_in_their_place_does_n
 
 def test_what_a_captured_program_decodes_is_honest_alone_and_in_company(checkpoint: Checkpoint, hidden: Tensor) -> None:
     court = Court(checkpoint, hidden, NumericClass.FP32, "float32", SPAN)
-    assert court.stage.honest.capture_decoding() is None
+    assert court.stage.honest.capture() is None
     decoding = [variant for variant in VARIANTS if variant.chunk == 1]
     assert len(decoding) == 2
     for variant in decoding:

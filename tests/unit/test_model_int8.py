@@ -90,6 +90,17 @@ def test_architectures_that_share_a_pass_in_float32_share_it_in_int8(zoo: Zoo) -
         assert load_int8_blocks(zoo.checkpoint(arch), SPAN).batches == zoo.blocks(arch, SPAN).batches
 
 
+@pytest.mark.parametrize("arch", ["llama", "qwen3", "gemma3", "opt"])
+def test_captured_decoding_does_what_the_layers_do(zoo: Zoo, arch: str) -> None:
+    blocks, captured = (load_int8_blocks(zoo.checkpoint(arch), SPAN) for _ in range(2))
+    assert captured.capture_decoding() is None
+    for rows in (1, KERNEL_ROWS, KERNEL_ROWS + 1):
+        hidden, caches = torch.randn(rows, 4, HIDDEN), [each.new_cache(rows, 4) for each in (blocks, captured)]
+        for at in range(4):
+            step = hidden[:, at : at + 1]
+            torch.testing.assert_close(captured.forward(step, caches[1]), blocks.forward(step, caches[0]))
+
+
 def test_a_part_of_a_span_shares_its_weights(zoo: Zoo) -> None:
     blocks = load_int8_blocks(zoo.checkpoint("llama"), SPAN)
     part, alone = blocks.sub(Span(2, 3)), load_int8_blocks(zoo.checkpoint("llama"), Span(2, 3))

@@ -122,7 +122,7 @@ def measure_noise(
     groups = wires_of(numeric_class)
     for span in spans:
         served = load_served(checkpoint, span, numeric_class, manifest=manifest)
-        served.capture_decoding()  # as nodes do
+        served.capture()  # as nodes do
         audited = [load_audited_span(checkpoint, span, numeric_class, wire=w[0], manifest=manifest) for w in groups]
         noises = [[Noise(numeric_class, wire, span, tokens) for wire in wires] for wires in groups]
         for variant, first, ids in _shared_out(passages):

@@ -20,7 +20,7 @@ from corolla_core.model.lean import Lean
 from corolla_core.model.manifest import Manifest
 from corolla_core.model.partial import base_of, layer_list_name, load_part, tensors_needed
 from corolla_core.model.ragged import Ragged
-from corolla_core.model.ragged_trial import can_batch, can_decode
+from corolla_core.model.ragged_trial import can_batch, can_continue
 from corolla_core.protocol.errors import (
     InvalidInput,
     InvalidSpan,
@@ -84,15 +84,15 @@ class BlockRange:
             self._batches = can_batch(self._eager, self._ragged.run, self.new_cache, like=self._base)
         return self._batches
 
-    def capture_decoding(self) -> str | None:
-        """Compute decode steps by a program captured from the model from now on, if a trial run finds that it does what
-        the model does; making it takes seconds. Gives None then, or the reason why the model goes on by itself. Views
-        that `sub` made are not concerned."""
+    def capture(self) -> str | None:
+        """Compute by a program captured from the model from now on, if a trial run finds that it does what the model
+        does; making it takes seconds. Gives None then, or the reason why the model goes on by itself. Views that `sub`
+        makes are not concerned."""
         if self.device.type != "cpu":
             return "it is made for CPUs"
         try:
             lean = Lean(view_of(self._base, 0, len(self.span)), self.new_cache(1, 1).entries.layers)
-            if not can_decode(self._eager, lean.run, self.new_cache, like=self._base):
+            if not can_continue(self._eager, lean.run, self.new_cache, like=self._base):
                 return "its numbers are others"
         except Exception as error:  # whatever an architecture does that cannot be captured
             return f"{error!s:.200}" or type(error).__name__

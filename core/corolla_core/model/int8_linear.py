@@ -66,12 +66,16 @@ class Int8Linear(nn.Module):
             sums_RN = torch._weight_int8pack_mm(inputs_RK.to(torch.bfloat16), self.steps, self.ones)
             outputs_RN = torch.mul(sums_RN, self.scale)
         else:
-            tiles = torch.split(self.steps, max(1, _TILE // inputs_RK.shape[1]))
-            products = [linear(inputs_RK, tile.to(inputs.dtype)) for tile in tiles]
-            outputs_RN = torch.cat(products, dim=1).mul_(self.scale)
+            outputs_RN = self._widened(inputs_RK).mul_(self.scale)
         if self.bias is not None:
             outputs_RN = outputs_RN.add_(self.bias)
         return outputs_RN.reshape(*inputs.shape[:-1], -1)
+
+    def _widened(self, inputs_RK: Tensor) -> Tensor:
+        if self.steps.numel() <= _TILE:
+            return linear(inputs_RK, self.steps.to(inputs_RK.dtype))
+        tiles = torch.split(self.steps, max(1, _TILE // self.steps.shape[1]))
+        return torch.cat([linear(inputs_RK, tile.to(inputs_RK.dtype)) for tile in tiles], dim=1)
 
 
 def hold_as_int8(block: nn.Module) -> str | None:

@@ -4,7 +4,7 @@ No module is called and no configuration looked at when it runs, Python has no p
 free meanwhile. The operations are those of transformers' own classes in their own order, so that the numbers are too.
 
 The decoder's attention must be `IMPLEMENTATION`, registered here, which leaves a mark in the trace. In its place stands
-`_ATTEND`: for each session, write its row to its cache and attend to what is there.
+`_ATTEND`: for each session, write its rows to its cache and attend to what is there.
 """
 
 from __future__ import annotations
@@ -25,33 +25,48 @@ from corolla_core.model.ragged import UNDERSTOOD
 IMPLEMENTATION = "corolla_lean"
 _MARK = "corolla_lean::attend"
 _ATTEND = """
+def by_row(part: Tensor, first: int, rows: int, tokens: int) -> Tensor:
+    return part.narrow(2, first, rows * tokens).squeeze(0).unflatten(1, [rows, tokens]).transpose(0, 1)
+
 def attend(query: Tensor, key: Tensor, value: Tensor, layer: int, window: int, scale: float,
-           keys: List[Tensor], values: List[Tensor], rows: List[int], held: List[int]) -> Tensor:
+           keys: List[Tensor], values: List[Tensor], rows: List[int], tokens: List[int], held: List[int]) -> Tensor:
     first = 0
     outputs: List[Tensor] = []
     for session in range(len(held)):
-        count = rows[session]
-        past = held[session]
+        count, new, past = rows[session], tokens[session], held[session]
+        own = by_row(query, first, count, new)
         all_keys = keys[layer * len(held) + session]
         all_values = values[layer * len(held) + session]
-        all_keys.narrow(2, past, 1).copy_(key.narrow(2, first, count).transpose(0, 2))
-        all_values.narrow(2, past, 1).copy_(value.narrow(2, first, count).transpose(0, 2))
+        all_keys.narrow(2, past, new).copy_(by_row(key, first, count, new))
+        all_values.narrow(2, past, new).copy_(by_row(value, first, count, new))
         begin = max(0, past - window + 1)
-        output = torch.ops.aten.scaled_dot_product_attention(
-            query.narrow(2, first, count).transpose(0, 2),
-            all_keys.narrow(2, begin, past + 1 - begin), all_values.narrow(2, begin, past + 1 - begin),
-            scale=scale, enable_gqa=True)
-        outputs.append(output.permute([2, 0, 1, 3]))
-        first += count
+        end = past + new
+        seen_keys, seen_values = all_keys.narrow(2, begin, end - begin), all_values.narrow(2, begin, end - begin)
+        if new == 1 or (past == 0 and end <= window):
+            output = torch.ops.aten.scaled_dot_product_attention(
+                own, seen_keys, seen_values, is_causal=new > 1, scale=scale, enable_gqa=True)
+        else:
+            at = torch.arange(past, end).unsqueeze(1)
+            other = torch.arange(begin, end).unsqueeze(0)
+            visible = torch.logical_and(other <= at, other > at - window)[None, None]
+            group = own.size(1) // seen_keys.size(1)
+            if group > 1:
+                seen_keys = seen_keys.repeat_interleave(group, 1)
+                seen_values = seen_values.repeat_interleave(group, 1)
+            output = torch.ops.aten.scaled_dot_product_attention(
+                own, seen_keys, seen_values, attn_mask=visible, scale=scale)
+        outputs.append(output.transpose(1, 2).flatten(0, 1).unsqueeze(0))
+        first += count * new
     if len(outputs) == 1:
         return outputs[0]
     return torch.cat(outputs, 1)
 """
-"""Query `[1, H, R, W]`, key and value `[1, K, R, W]` of one position a row, R rows in all; gives `[1, R, H, W]`. A
-session's cache has `rows`, `[B, K, max_tokens, W]`, and `held` positions."""
+"""Query `[1, H, R, W]`, key and value `[1, K, R, W]` of all new rows; gives `[1, R, H, W]`. A session's cache is of
+`rows`, `[B, K, max_tokens, W]`, and has `held` positions, to which `tokens` come. As transformers does, the heads that
+share keys get copies of them where there is a mask."""
 _RUN = """
 def run(hidden: Tensor, positions: Tensor, w: List[Tensor],
-        keys: List[Tensor], values: List[Tensor], rows: List[int], held: List[int]) -> Tensor:
+        keys: List[Tensor], values: List[Tensor], rows: List[int], tokens: List[int], held: List[int]) -> Tensor:
 """
 _NO_WINDOW = 2**62
 _INFIX = {"aten::add": "+", "aten::sub": "-", "aten::mul": "*", "aten::floor_divide": "//"}
@@ -109,7 +124,7 @@ class _Decoder(nn.Module):
 
 
 def capture(view: Any, windows: Sequence[int | None], *, rows: int) -> Program:
-    """What `view`, a decoder whose attention is `IMPLEMENTATION`, does to `rows` rows of single positions. `windows`
+    """What `view`, a decoder whose attention is `IMPLEMENTATION`, does to `rows` rows. `windows`
     has the sliding window of each block's attention. Raises Untraceable, or whatever the decoder raises."""
     decoder = _Decoder(view).eval()
     first = next(decoder.parameters())
@@ -208,7 +223,7 @@ class _Writer:
     def _attend(self, inputs: list[str], outputs: list[str]) -> None:
         query, key, value, layer, scale = inputs
         window = self.windows[int(layer)] or _NO_WINDOW
-        call = f"attend({query}, {key}, {value}, {layer}, {window}, {scale}, keys, values, rows, held)"
+        call = f"attend({query}, {key}, {value}, {layer}, {window}, {scale}, keys, values, rows, tokens, held)"
         self._do(call, outputs)
 
     def _operation(self, node: Any, inputs: list[str], outputs: list[str]) -> None:

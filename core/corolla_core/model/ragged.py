@@ -126,7 +126,7 @@ class Ragged:
                 output_1RD = self._forward(
                     self._view,
                     inputs_embeds=hidden_1RD,
-                    position_ids=torch.tensor([_positions(steps)], device=hidden_1RD.device),
+                    position_ids=torch.tensor([positions_of(steps)], device=hidden_1RD.device),
                     use_cache=False,
                     ragged=_Pass(caches, [hidden.shape[1] for hidden, _cache in steps], rows, self._kind),
                 )[0]
@@ -143,7 +143,8 @@ class Ragged:
         return outputs
 
 
-def _positions(steps: Sequence[tuple[Tensor, SpanCache]]) -> list[int]:
+def positions_of(steps: Sequence[tuple[Tensor, SpanCache]]) -> list[int]:
+    """Where each row of the ragged sequence stands in its own."""
     positions: list[int] = []
     for hidden, cache in steps:
         positions += [*range(cache.length, cache.length + hidden.shape[1])] * cache.batch

@@ -23,7 +23,7 @@ WINDOW = 8192
 _TOLERANCE = {torch.float16: 3e-2, torch.bfloat16: 3e-2}
 """Relative error of a position's hidden state; 1e-4 for wider types. Rounding stays far below either."""
 ROUNDS = 3
-"""How many tokens are decoded in a trial."""
+"""How many steps a session does in a trial of what it leaves behind."""
 
 
 def can_batch(
@@ -47,27 +47,27 @@ def can_batch(
         return all(_close(output, wanted) for output, wanted in zip(outputs, expected, strict=True))
 
 
-def can_decode(
+def can_continue(
     alone: Callable[[Tensor, SpanCache], Tensor],
     together: Callable[[Sequence[Step]], list[Tensor]],
     new_cache: Callable[[int, int], SpanCache],
     *,
     like: Any,
 ) -> bool:
-    """The same of decode steps, one position a row: each alone and all together, several times over, since what one
-    leaves in the caches is what the next one finds there. Raises whatever `together` does."""
+    """The same for each alone as well as all together, and for tokens decoded after those steps, since what one leaves
+    in the caches is what the next one finds there. Raises whatever `together` does."""
     with torch.inference_mode():
         scratch = _scratch(alone, new_cache, like)
         if max(_windows(scratch), default=0) > WINDOW:
             return False
-        expected, single, joint = (_steps(new_cache, scratch, like, decoding=ROUNDS) for _ in range(3))
+        expected, single, joint = (_steps(new_cache, scratch, like, after=ROUNDS - 1) for _ in range(3))
         for _ in range(ROUNDS):
             wanted = [alone(*step) for step in expected]
             outputs = [output for step in single for output in together([step])], together(joint)
             if not all(_close(*pair) for own in outputs for pair in zip(own, wanted, strict=True)):
                 return False
             expected, single, joint = (
-                [(output, cache) for output, (_hidden, cache) in zip(wanted, steps, strict=True)]
+                [(output[:, -1:], cache) for output, (_hidden, cache) in zip(wanted, steps, strict=True)]
                 for steps in (expected, single, joint)
             )
         return True
@@ -87,20 +87,15 @@ def _windows(scratch: SpanCache) -> list[int]:
     return [layer.sliding_window for layer in scratch.entries.layers if getattr(layer, "is_sliding", False)]
 
 
-def _steps(
-    new_cache: Callable[[int, int], SpanCache], scratch: SpanCache, like: Any, *, decoding: int = 0
-) -> list[Step]:
-    """The same steps each time: (rows, positions held, where these are, tokens). With `decoding`, of one token each, to
-    be followed by others up to so many."""
+def _steps(new_cache: Callable[[int, int], SpanCache], scratch: SpanCache, like: Any, *, after: int = 0) -> list[Step]:
+    """The same steps each time: (rows, positions held, where these are, tokens), with room for some after."""
     beyond = max(_windows(scratch), default=8) + 1
     far = 2 * int(getattr(like.config, "max_position_embeddings", 2**16))
     plans = [(2, 0, 0, 3), (1, 5, 5, 1), (1, beyond, beyond, 3), (1, beyond, beyond, 1), (2, 6, 6, 2), (1, 7, far, 1)]
-    if decoding:
-        plans = [(rows, held, start, 1) for rows, held, start, _tokens in plans]
     dice = torch.Generator().manual_seed(0)
     steps = []
     for rows, held, start, tokens in plans:
-        cache = new_cache(rows, held + max(tokens, decoding))
+        cache = new_cache(rows, held + tokens + after)
         for layer, seen in zip(cache.entries.layers, scratch.entries.layers, strict=True):
             layer.lazy_initialization(*(each.expand(rows, -1, -1, -1) for each in (seen.keys, seen.values)))
             for past in (layer.keys, layer.values):
