@@ -174,9 +174,8 @@ async def lone_node(
         yield LoneNode(process, endpoint, ModelRoot(bytes.fromhex(ready["model_root"])), span, ready["hidden"])
     finally:
         if process.returncode is None:
-            process.stdin.close()
             async with asyncio.timeout(60):
-                await process.wait()
+                await process.communicate(b"")  # more than a pipe holds: who does not read it never sees the end
 
 
 def main() -> None:
