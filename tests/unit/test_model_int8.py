@@ -93,7 +93,7 @@ def test_architectures_that_share_a_pass_in_float32_share_it_in_int8(zoo: Zoo) -
 @pytest.mark.parametrize("arch", ["llama", "qwen3", "gemma3", "opt"])
 def test_captured_decoding_does_what_the_layers_do(zoo: Zoo, arch: str) -> None:
     blocks, captured = (load_int8_blocks(zoo.checkpoint(arch), SPAN) for _ in range(2))
-    assert captured.capture_decoding() is None
+    assert captured.capture() is None
     for rows in (1, KERNEL_ROWS, KERNEL_ROWS + 1):
         hidden, caches = torch.randn(rows, 4, HIDDEN), [each.new_cache(rows, 4) for each in (blocks, captured)]
         for at in range(4):
