@@ -26,7 +26,7 @@ from benchmarks.wan import Wan, far_devnet
 from corolla.client import AsyncClient
 from corolla.devnet.devnet import DevnetPlan
 from corolla.devnet.split import split_evenly
-from corolla.pipeline import Policy
+from corolla.policy import Policy
 from corolla_core.config import setup_logging
 from corolla_core.model.checkpoint import open_checkpoint
 from corolla_core.model.sampling import SamplingParams

@@ -19,7 +19,7 @@ from corolla.engine import Engine
 from corolla.links import Links
 from corolla.local import LocalModel
 from corolla.peers import Peers
-from corolla.pipeline import Policy
+from corolla.policy import Policy
 from corolla.wallet import Wallet, WalletPolicy
 from corolla_core.model.block_range import load_blocks
 from corolla_core.model.checkpoint import Checkpoint, open_checkpoint

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from corolla.chat import ChatSession as ChatSession
     from corolla.client import AsyncClient as AsyncClient
-    from corolla.pipeline import Policy as Policy
+    from corolla.policy import Policy as Policy
     from corolla.speculation import Speculation as Speculation
     from corolla.sync import Client as Client
     from corolla.values import Balance as Balance

@@ -23,7 +23,7 @@ from corolla.local import LocalModel, checkpoint_ref, load_local
 from corolla.logs import quiet_unless_configured
 from corolla.many import AT_ONCE, generate_many
 from corolla.peers import Peers
-from corolla.pipeline import Policy
+from corolla.policy import Policy
 from corolla.speculation import Speculation
 from corolla.staked import StakedLookup
 from corolla.values import Balance, BeamText, ChatMessage, Generation

@@ -14,7 +14,7 @@ from corolla.generation import MakeSpeculator, Tape, TextModel, TextStream
 from corolla.links import Links
 from corolla.pace import Pace
 from corolla.peers import Peers
-from corolla.pipeline import Policy, Shape
+from corolla.policy import Policy, Shape
 from corolla.session import Session
 from corolla.speculation import AUTO, LOOKUP, OFF, Speculation, Speculator
 from corolla.values import ChatMessage

@@ -12,7 +12,6 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 
 import structlog
 from torch import Tensor
@@ -21,9 +20,11 @@ from corolla import blame
 from corolla.blame import Complaints, Ignore, PayUp, Replace, Report, SendAgain
 from corolla.hop import Hop, order_step, pay, pay_message, set_aside
 from corolla.links import Links
+from corolla.node_usage import usage_of
 from corolla.peers import Peers
 from corolla.pending import Pending
-from corolla.pipeline import Pipeline, Policy, Shape
+from corolla.pipeline import Pipeline
+from corolla.policy import Policy, Shape
 from corolla.prefill import prefill_steps
 from corolla.values import NodeUsage, RouteHop
 from corolla.wallet import Wallet
@@ -44,7 +45,6 @@ from corolla_core.protocol.ids import Address, Hash32, SessionId
 from corolla_core.protocol.receipt import SignedReceipt
 from corolla_core.protocol.reordering import Reordering
 from corolla_core.protocol.span import Span
-from corolla_core.protocol.units import Nectar
 from corolla_core.swarm import messages
 from corolla_core.swarm.messages import AnyMessage, Closed, Fault, Opened, Result, Rewired, Step
 
@@ -201,18 +201,7 @@ class Session:
 
     def usage(self) -> tuple[NodeUsage, ...]:
         """What each node did for this session so far, in order of blocks."""
-        added: dict[tuple[Span, Address], NodeUsage] = {}
-        for hop in [*self._pipeline.retired, *self._pipeline.hops]:
-            key = (hop.leg.span, hop.account)
-            done = added.get(key) or NodeUsage(hop.account, hop.leg.span, 0, Nectar(0), Nectar(0))
-            added[key] = replace(
-                done,
-                tokens=done.tokens + hop.tokens,
-                cost=Nectar(done.cost + hop.cost),
-                paid=Nectar(done.paid + max(0, hop.cost - hop.purse.account.unpaid)),
-                alive=not hop.lost,
-            )
-        return tuple(added[key] for key in sorted(added))
+        return usage_of([*self._pipeline.retired, *self._pipeline.hops])
 
     def take_receipts(self) -> list[SignedReceipt]:
         """The receipts that came since the last call."""

@@ -14,7 +14,7 @@ from corolla.chat import ChatSession
 from corolla.client import AsyncClient
 from corolla.funds import TrancheStatus
 from corolla.many import AT_ONCE
-from corolla.pipeline import Policy
+from corolla.policy import Policy
 from corolla.speculation import Speculation
 from corolla.values import Balance, BeamText, ChatMessage, Generation, Piece
 from corolla.wallet import WalletPolicy

@@ -18,7 +18,7 @@ from corolla.client import AsyncClient
 from corolla.devnet.devnet import Devnet, Funded
 from corolla.devnet.node import DevnetNode, installed
 from corolla.devnet.reference import Reference
-from corolla.pipeline import Policy
+from corolla.policy import Policy
 from corolla.speculation import Speculation
 from corolla.values import ChatMessage, Generation
 from corolla_core.chain.escrow import Escrow

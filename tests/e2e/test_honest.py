@@ -14,7 +14,7 @@ from vanisher import vanisher
 
 from corolla.devnet.devnet import Devnet, DevnetPlan
 from corolla.devnet.node import DevnetNode
-from corolla.pipeline import Policy
+from corolla.policy import Policy
 from corolla_core.chain.registry import Registry
 from corolla_core.chain.rpc import Chain
 from corolla_core.model.sampling import SamplingParams

@@ -79,7 +79,7 @@ def signer_of(settings: ClientSettings, *, chain_id: int) -> Signer:
 async def connected(settings: ClientSettings, *, with_model: bool) -> AsyncIterator[AsyncClient]:
     """A client of these settings. Raises any CorollaError."""
     from corolla.client import AsyncClient
-    from corolla.pipeline import Policy
+    from corolla.policy import Policy
     from corolla.speculation import Speculation
     from corolla.wallet import WalletPolicy
 
