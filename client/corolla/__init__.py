@@ -41,7 +41,7 @@ _HOMES = {
     "Generation": "corolla.values",
     "Network": "corolla_core.chain.network",
     "Piece": "corolla.values",
-    "Policy": "corolla.pipeline",
+    "Policy": "corolla.policy",
     "SamplingParams": "corolla_core.model.sampling",
     "Signer": "corolla_core.protocol.signature",
     "Speculation": "corolla.speculation",
