@@ -111,7 +111,7 @@ class Mover:
         self.board, self.source = Board(world), Source(world.checkpoint, room=room)
         self.events: asyncio.Queue[Ready] = asyncio.Queue()
         self.certificates = 0
-        settings = NodeSettings(move_grace=move_grace, drain_timeout=0.1)
+        settings = NodeSettings(device="cpu", dtype="float32", move_grace=move_grace, drain_timeout=0.1)
         placement = Placement(
             self.board, MOVER.address, MODEL, BLOCKS, interval=0.02, threshold=0.2, clock=time, rng=Random(1)
         )
@@ -141,7 +141,9 @@ class Mover:
             node.endpoint = msgspec.structs.replace(node.endpoint, cert_hash=bytes([self.certificates]) * 32)
             listener: Any = SimpleNamespace(port=1, cert_hash=bytes(32))
             desk = node.desk
-            yield Serving(node.server, listener, desk.timings, desk.bookkeeper, node.kv, self.disk.archive)
+            yield Serving(
+                node.server, listener, desk.timings, desk.bookkeeper, node.kv, desk.prefixes, self.disk.archive
+            )
             self.world.world.kill(node)  # its listener closes, and every connection with it
 
     async def opened(self, receipt: Any) -> None:
