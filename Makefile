@@ -17,8 +17,9 @@ NPM := contracts/node_modules/.lock-installed
 CONTRACTS := $(wildcard contracts/interfaces/*.sol contracts/contracts/*.sol contracts/contracts/*/*.sol)
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+BENCH_TEST := tests/e2e/test_benchmark_suite.py
 
-.PHONY: help setup setup-tests demo test test-contracts test-python bench bench-all lint lint-python format clean
+.PHONY: help setup setup-tests demo test test-contracts test-python test-bench bench bench-all lint lint-python format clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,14 +37,18 @@ test: setup-tests ## every test
 	@$(MAKE) --no-print-directory test-contracts
 	@$(MAKE) --no-print-directory test-python
 
+# Integration tests come first: the longest are among them, and one worker would be left with them at the end.
 # End-to-end tests keep time with real processes: they get the machine to themselves.
 test-python: setup ## unit, property, integration and end-to-end tests (PYTEST_ARGS='-m "not e2e"')
 ifeq ($(strip $(PYTEST_ARGS)),)
-	$(BIN)/pytest --ignore=tests/e2e -n 2 --dist loadfile
-	$(BIN)/pytest tests/e2e
+	$(BIN)/pytest --ignore=tests/e2e -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest tests/e2e --ignore=$(BENCH_TEST)
 else
 	$(BIN)/pytest $(PYTEST_ARGS)
 endif
+
+test-bench: setup ## the benchmarks' swarms with a tiny model: too long to be among the tests
+	$(BIN)/pytest $(BENCH_TEST)
 
 test-contracts: $(STAMPS)/contracts $(STAMPS)/abi ## the contracts' tests, under Brownie on Ganache
 	bash contracts/scripts/test.sh
