@@ -27,8 +27,10 @@ from corolla_core.model.manifest import Manifest, build_manifest
 from corolla_core.protocol.errors import InsufficientFunds
 from corolla_core.protocol.ids import ZERO_HASH, Address, Hash32, ModelRoot, TrancheId
 from corolla_core.protocol.receipt import NumericClass, SignedReceipt
+from corolla_core.protocol.receipt_chain import link
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.sumtree import SumTree
+from corolla_core.protocol.transcript import Entry, Transcript
 from corolla_core.protocol.units import Nectar, UnixTime
 from corolla_core.store.client_store import ClientStore
 from corolla_core.store.records import ClientTranche
@@ -265,3 +267,13 @@ async def client_world(
             await made.add_node(name, span)
         await made.start(folder, **options)
         yield made
+
+
+def transcript_of(node: FakeNode) -> Transcript:
+    """Its one session, from the receipts it signed and the rows it keeps."""
+    (linked,) = [one for one in link(node.disk.receipts) if one.key.signer == node.account]
+    entries = []
+    for signed in linked.chain:
+        rows = node.disk.archive.read(signed.receipt.hash(), node.disk.archive.recent(signed.receipt.hash()))
+        entries.append(Entry(signed, b"".join(rows.inputs), b"".join(rows.outputs), rows.reorderings))
+    return Transcript(tuple(entries))

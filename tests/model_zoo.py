@@ -181,3 +181,20 @@ class Plain:
 
 def tokens(seed: int, batch: int, count: int) -> torch.Tensor:
     return torch.randint(3, VOCAB, (batch, count), generator=torch.Generator().manual_seed(seed))
+
+
+def farthest_position_llama(folder: Path) -> BlockRange:
+    """Both blocks of a llama whose rotation looks at the farthest position of a pass."""
+    config = transformers.LlamaConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        vocab_size=64,
+        max_position_embeddings=32,
+        rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0},
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return load_blocks(open_checkpoint(str(folder)), Span(0, 2))

@@ -31,7 +31,7 @@ from corolla_node.opener import Opener
 from corolla_node.placement import Held, Placement
 from corolla_node.redeemer import Redeemer
 from corolla_node.serving import Serving
-from corolla_node.stop import Stop, unless_stopped
+from corolla_node.stop import Stop, unless
 
 _log = structlog.get_logger(__name__)
 
@@ -189,7 +189,7 @@ class Running:
         if self._placement is None:
             await stop.asked.wait()
             return None
-        return await unless_stopped(self._placement.better(self._held), stop)
+        return await unless(stop.asked, self._placement.better(self._held))
 
     async def _move(self, there: Span, stop: Stop) -> bool:
         """Serve other blocks: no new sessions, the old ones to their end or for as long as they may, then the switch.
@@ -203,13 +203,13 @@ class Running:
         beside = await asyncio.to_thread(self._source.has_room, there)
         loading = asyncio.create_task(self._source.load(there)) if beside else None
         try:
-            await unless_stopped(served.server.drain(self._settings.move_grace, "the node moves"), stop)
+            await unless(stop.asked, served.server.drain(self._settings.move_grace, "the node moves"))
             if stop.asked.is_set():
                 return False
             if not beside:
                 del served
                 await self._unsettle()
-            loaded = await unless_stopped(self._load(there, before, loading), stop)
+            loaded = await unless(stop.asked, self._load(there, before, loading))
             if loaded is None:
                 return False
             await self._unsettle()
@@ -246,13 +246,7 @@ class Running:
             _log.info("draining", sessions=server.sessions)
             server.draining = True
             self._announcer.changed()
-            drained = asyncio.create_task(server.drain(0 if stop.at_once.is_set() else self._settings.drain_timeout))
-            hurried = asyncio.create_task(stop.at_once.wait())
-            await asyncio.wait([drained, hurried], return_when=asyncio.FIRST_COMPLETED)
-            hurried.cancel()
-            drained.cancel()
-            with suppress(asyncio.CancelledError):
-                await drained
+            await unless(stop.at_once, server.drain(self._settings.drain_timeout))
             await server.drain(0)
         with suppress(TimeoutError):
             async with asyncio.timeout(_WITHDRAW_SECONDS):

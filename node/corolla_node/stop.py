@@ -53,14 +53,14 @@ async def supervise(node: Coroutine[Any, Any, None], stop: Stop) -> None:
         asked.cancel()
 
 
-async def unless_stopped(work: Coroutine[Any, Any, T], stop: Stop) -> T | None:
-    """What `work` returns; None, `work` given up, when the node is to stop."""
+async def unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """What `work` returns; None, `work` given up, when `event` is set."""
     task = asyncio.create_task(work)
-    asked = asyncio.create_task(stop.asked.wait())
+    given_up = asyncio.create_task(event.wait())
     try:
-        await asyncio.wait({task, asked}, return_when=asyncio.FIRST_COMPLETED)
-        return None if stop.asked.is_set() else await task
+        await asyncio.wait({task, given_up}, return_when=asyncio.FIRST_COMPLETED)
+        return None if event.is_set() else await task
     finally:
-        asked.cancel()
+        given_up.cancel()
         task.cancel()
         await asyncio.wait({task})

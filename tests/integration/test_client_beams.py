@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from client_world import client_world, make_checkpoint
+from client_world import client_world, make_checkpoint, transcript_of
 from node_peers import PRICE, FakeNode
 from transformers import AutoModelForCausalLM
 
@@ -18,9 +18,7 @@ from corolla_core.model.replay import open_rows, replay
 from corolla_core.model.sampling import SamplingParams
 from corolla_core.protocol.errors import InvalidInput, RowTooLarge
 from corolla_core.protocol.opening import MAX_ROW_BYTES
-from corolla_core.protocol.receipt_chain import link
 from corolla_core.protocol.span import Span
-from corolla_core.protocol.transcript import Entry, Transcript
 
 pytestmark = pytest.mark.anyio
 SPANS = {"a": Span(0, 2), "b": Span(2, 4), "c": Span(4, 6)}
@@ -93,12 +91,7 @@ async def test_beams_survive_the_death_of_any_node(tmp_path: Path, victim: str) 
 
 def recomputes(node: FakeNode, length: int) -> None:
     """What the node signed can be computed again from what it shows, whether it was there from the beginning or not."""
-    (linked,) = [one for one in link(node.disk.receipts) if one.key.signer == node.account]
-    entries = []
-    for signed in linked.chain:
-        rows = node.disk.archive.read(signed.receipt.hash(), node.disk.archive.recent(signed.receipt.hash()))
-        entries.append(Entry(signed, b"".join(rows.inputs), b"".join(rows.outputs), rows.reorderings))
-    transcript = Transcript(tuple(entries))
+    transcript = transcript_of(node)
     assert len(transcript.visible) == length
     assert transcript.reorderings
     inputs, claimed = (

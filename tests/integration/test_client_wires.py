@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from client_world import client_world, fast_policy, make_checkpoint
+from client_world import client_world, fast_policy, make_checkpoint, transcript_of
 from node_peers import PRICE, FakeNode
 
 from corolla.local import LocalModel
@@ -21,9 +21,7 @@ from corolla_core.model.tensors import over_wire
 from corolla_core.protocol.errors import RowTooLarge
 from corolla_core.protocol.opening import MAX_ROW_BYTES
 from corolla_core.protocol.receipt import NumericClass, WireDtype
-from corolla_core.protocol.receipt_chain import link
 from corolla_core.protocol.span import Span
-from corolla_core.protocol.transcript import Entry, Transcript
 
 pytestmark = pytest.mark.anyio
 SPANS = {"a": Span(0, 2), "b": Span(2, 4), "c": Span(4, 6)}
@@ -94,12 +92,7 @@ async def test_a_text_in_int8_survives_the_death_of_any_node_and_can_be_audited(
 
 def check(checkpoint: Checkpoint, node: FakeNode) -> None:
     """An auditor finds in the node's rows what it computes itself, to the last code but for few."""
-    (linked,) = [one for one in link(node.disk.receipts) if one.key.signer == node.account]
-    entries = []
-    for signed in linked.chain:
-        rows = node.disk.archive.read(signed.receipt.hash(), node.disk.archive.recent(signed.receipt.hash()))
-        entries.append(Entry(signed, b"".join(rows.inputs), b"".join(rows.outputs), rows.reorderings))
-    transcript = Transcript(tuple(entries))
+    transcript = transcript_of(node)
     assert transcript.row_bytes == WireDtype.INT8.width(checkpoint.hidden_size)
     inputs, claimed = (
         open_rows(rows, wire=transcript.wire, hidden_size=checkpoint.hidden_size)

@@ -7,15 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_zoo import BLOCKS, HIDDEN, ZOO, Zoo
+from model_zoo import BLOCKS, HIDDEN, ZOO, Zoo, farthest_position_llama
 from torch import Tensor, nn
 
 from corolla_core.model.block_range import BlockRange, load_blocks
 from corolla_core.model.cache import SpanCache
-from corolla_core.model.checkpoint import open_checkpoint
 from corolla_core.protocol.span import Span
 
 NOT_CAPTURED = {"bloom", "falcon", "falcon_alibi", "gemma2", "gpt_oss"}
@@ -148,19 +146,7 @@ def test_the_program_holds_no_copy_of_a_weight(zoo: Zoo, captured: Captured) -> 
 
 
 def test_a_rotation_that_looks_at_the_farthest_position_is_found_out(tmp_path: Path) -> None:
-    config = transformers.LlamaConfig(
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        vocab_size=64,
-        max_position_embeddings=32,
-        rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0},
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    part = load_blocks(open_checkpoint(str(tmp_path)), Span(0, 2))
+    part = farthest_position_llama(tmp_path)
     assert part.capture() == "its numbers are others"
 
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_zoo import BLOCKS, HIDDEN, ZOO, Zoo
+from model_zoo import BLOCKS, HIDDEN, ZOO, Zoo, farthest_position_llama
 from torch import Tensor
 
 from corolla_core.model.block_range import BlockRange, load_blocks
 from corolla_core.model.cache import SpanCache
-from corolla_core.model.checkpoint import open_checkpoint
 from corolla_core.protocol.errors import CorollaError, InvalidInput, PositionMismatch, TensorRejected
 from corolla_core.protocol.span import Span
 
@@ -91,21 +88,8 @@ def test_positions_taken_from_another_session_are_as_good_as_computed(zoo: Zoo, 
     assert error(part.forward(whole[:, 10:24], heir), expected[:, 10:]) < FP32_NOISE
 
 
-@pytest.mark.parametrize("rope", [{"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}])
-def test_a_rotation_that_looks_at_the_farthest_session_is_not_shared(tmp_path: Path, rope: dict[str, Any]) -> None:
-    config = transformers.LlamaConfig(
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        vocab_size=64,
-        max_position_embeddings=32,
-        rope_parameters=rope,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    part = load_blocks(open_checkpoint(str(tmp_path)), Span(0, 2))
+def test_a_rotation_that_looks_at_the_farthest_session_is_not_shared(tmp_path: Path) -> None:
+    part = farthest_position_llama(tmp_path)
     assert not part.batches
     near, far = (part.new_cache(1, 64) for _ in range(2))
     part.forward(inputs(40), far)

@@ -23,7 +23,6 @@ from corolla_core.model.ragged import Ragged
 from corolla_core.model.ragged_trial import can_batch, can_continue
 from corolla_core.protocol.errors import (
     InvalidInput,
-    InvalidSpan,
     NotServed,
     PositionMismatch,
     TensorRejected,
@@ -209,8 +208,7 @@ def read_blocks(
     transform: Callable[[Tensor], Tensor] | None = None,
 ) -> Any:
     """The causal LM with only the blocks of `span` in it, as `load_blocks` reads them. Raises what it does."""
-    if span.end > checkpoint.num_blocks:
-        raise InvalidSpan(f"{checkpoint.name} has {checkpoint.num_blocks} blocks", start=span.start, end=span.end)
+    checkpoint.check_span(span)
     if not dtype.is_floating_point:
         raise InvalidInput(f"weights load as a floating-point type, not {dtype}")
     names = tensors_needed(span, checkpoint.config, checkpoint.tensor_names)

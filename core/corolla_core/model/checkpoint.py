@@ -28,7 +28,8 @@ from corolla_core.model.source import (
     Source,
     plain_name,
 )
-from corolla_core.protocol.errors import ModelError, UnsupportedModel, WeightsCorrupt, WeightsMissing
+from corolla_core.protocol.errors import InvalidSpan, ModelError, UnsupportedModel, WeightsCorrupt, WeightsMissing
+from corolla_core.protocol.span import Span
 
 MAX_RUN_BYTES = 64 * 1024 * 1024
 Progress = Callable[[int, int], None]
@@ -68,6 +69,11 @@ class Checkpoint:
     @property
     def num_blocks(self) -> int:
         return int(self.text_config.num_hidden_layers)
+
+    def check_span(self, span: Span) -> None:
+        """Raises InvalidSpan where it ends beyond the last block."""
+        if span.end > self.num_blocks:
+            raise InvalidSpan(f"{self.name} has {self.num_blocks} blocks", start=span.start, end=span.end)
 
     @property
     def hidden_size(self) -> int:

@@ -13,7 +13,7 @@ from corolla_core.model.checkpoint import Checkpoint, Progress
 from corolla_core.model.int8_linear import hold_as_int8
 from corolla_core.model.manifest import Manifest
 from corolla_core.model.partial import base_of, layer_list_name, tensors_by_block
-from corolla_core.protocol.errors import InvalidSpan, UnsupportedModel
+from corolla_core.protocol.errors import UnsupportedModel
 from corolla_core.protocol.span import Span
 
 AT_ONCE = 256 * 2**20
@@ -30,8 +30,7 @@ def load_int8_blocks(
     """The blocks of `span` as the class int8 has them, on the CPU, read in groups of at most `at_once` bytes of the
     checkpoint (or one block). Raises what `load_blocks` does; UnsupportedModel, too, where a matrix belongs to no
     linear layer."""
-    if span.end > checkpoint.num_blocks:
-        raise InvalidSpan(f"{checkpoint.name} has {checkpoint.num_blocks} blocks", start=span.start, end=span.end)
+    checkpoint.check_span(span)
     by_block = tensors_by_block(span, checkpoint.config, checkpoint.tensor_names)
     sizes = {block: sum(checkpoint.entry(name).nbytes for name in names) for block, names in by_block.items()}
     total, done = sum(sizes.values()), 0

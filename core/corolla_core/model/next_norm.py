@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from corolla_core.model.block_range import view_of
 from corolla_core.model.checkpoint import Checkpoint
 from corolla_core.model.partial import Head, base_of, layer_list_name, load_part, tensors_needed
-from corolla_core.protocol.errors import InvalidSpan
 from corolla_core.protocol.span import Span
 
 Norm = Callable[[Tensor], Tensor]
@@ -26,8 +25,7 @@ def next_norm(checkpoint: Checkpoint, span: Span) -> Norm:
     Where that block has no norm of its input (OLMo 2), plain RMS normalisation. Reads that block, or the head. Raises
     InvalidSpan, WeightsCorrupt, WeightsMissing, UnsupportedModel.
     """
-    if span.end > checkpoint.num_blocks:
-        raise InvalidSpan(f"{checkpoint.name} has {checkpoint.num_blocks} blocks", start=span.start, end=span.end)
+    checkpoint.check_span(span)
     part = Head() if span.end == checkpoint.num_blocks else Span(span.end, span.end + 1)
     tensors = checkpoint.read(tensors_needed(part, checkpoint.config, checkpoint.tensor_names))
     base = base_of(load_part(part, checkpoint.config, tensors, dtype=torch.float32))

@@ -16,14 +16,14 @@ from eth_utils.crypto import keccak
 from corolla_core.protocol.eip712 import word
 from corolla_core.protocol.errors import InvalidInput, NotCalibrated
 from corolla_core.protocol.ids import Hash32, ModelRoot, hash32
-from corolla_core.protocol.receipt import NumericClass
+from corolla_core.protocol.receipt import NumericClass, WireDtype
 from corolla_core.protocol.span import Span
 
 PICO = 10**12
 WINDOW = 16
 """Positions in a window: single tokens are noisy, and a mean over the whole text would let a liar hide in it."""
 MAX_LIMIT = 10**6 * PICO
-WIRES = ("float32", "bfloat16", "float16", "int8")
+WIRES = tuple(wire.value for wire in WireDtype)
 _TAG = keccak(text="corolla/calibration/v1")
 _ABSENT = 2**256 - 1
 
