@@ -8,6 +8,7 @@ export COROLLA_HOME ?= $(CURDIR)/.corolla
 # Two cores serve everything: one compute thread a process.
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+export CHROMIUM
 
 VENV := $(CURDIR)/.venv
 BIN := $(VENV)/bin
@@ -17,6 +18,7 @@ NPM := contracts/node_modules/.lock-installed
 CONTRACTS := $(wildcard contracts/interfaces/*.sol contracts/contracts/*.sol contracts/contracts/*/*.sol)
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+CHROMIUM ?= /usr/bin/chromium
 BENCH_TEST := tests/e2e/test_benchmark_suite.py
 
 .PHONY: help setup setup-tests demo test test-contracts test-python test-bench bench bench-all lint lint-python format clean
@@ -30,8 +32,8 @@ demo: setup ## three paid nodes answer a question from a real model on a real ch
 	@echo "==> Three nodes, a chain and a question"
 	@$(BIN)/python -m corolla.demo
 
-setup-tests: ## what `make setup` sets up, and Brownie and Slither
-	@$(MAKE) --no-print-directory -j3 setup $(STAMPS)/contracts
+setup-tests: ## what `make setup` sets up, and Brownie, Slither and Chromium
+	@$(MAKE) --no-print-directory -j3 setup $(STAMPS)/contracts $(CHROMIUM)
 
 test: setup-tests ## every test
 	@$(MAKE) --no-print-directory test-contracts
@@ -103,6 +105,12 @@ $(STAMPS)/abi: $(NPM) $(CONTRACTS) $(wildcard core/corolla_core/chain/abi/*.json
 	@echo "==> Contracts compiled: is the shipped ABI theirs?"
 	@node contracts/scripts/compile.mjs --check
 	@mkdir -p $(STAMPS) && touch $@
+
+# The explorer is tested in a real browser.
+$(CHROMIUM):
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "==> Chromium"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	else echo "The tests need Chromium (Debian: apt-get install chromium), or CHROMIUM=where it is." >&2; exit 1; fi
 
 $(MODEL): | $(STAMPS)/python
 	@echo "==> SmolLM2-135M-Instruct into $(COROLLA_HOME)/models"
