@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-_LINK = re.compile(r"\]\((?P<target>\.\./[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
+_LINK = re.compile(r"\[(?P<label>[^\[\]]*)\]\((?P<target>(?:\.\./)+[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
-    """Links to files of the repository outside `docs/` become their names, if the site has no repository to point to.
+    """Links to files of the repository outside `docs/` lead there, or nowhere while the site has no `repo_url`.
 
     Raises FileNotFoundError for a link to nothing.
     """
@@ -19,11 +19,11 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
 
     def point(link: re.Match[str]) -> str:
         target = (here / link["target"]).resolve()
-        if not target.exists():
-            raise FileNotFoundError(f"{page.file.src_path} links to {link['target']}, which is not there")
         if target.is_relative_to(ROOT / "docs"):
             return link[0]
+        if not target.exists():
+            raise FileNotFoundError(f"{page.file.src_path} links to {link['target']}, which is not there")
         path = target.relative_to(ROOT).as_posix()
-        return f"]({config.repo_url}/blob/main/{path})" if config.repo_url else f"]({{: title='{path}' }})"
+        return f"[{link['label']}]({config.repo_url}/blob/main/{path})" if config.repo_url else link["label"]
 
     return _LINK.sub(point, markdown)
