@@ -26,7 +26,7 @@ from corolla.peers import Peers
 from corolla.policy import Policy
 from corolla.speculation import Speculation
 from corolla.staked import StakedLookup
-from corolla.values import Balance, BeamText, ChatMessage, Generation
+from corolla.values import Balance, BeamText, ChatMessage, Generation, Prompt
 from corolla.wallet import Wallet, WalletPolicy
 from corolla_core.chain.models import Models
 from corolla_core.chain.network import Network, resolve_network
@@ -133,15 +133,16 @@ class AsyncClient:
 
     def stream(
         self,
-        prompt: str | Sequence[ChatMessage],
+        prompt: Prompt,
         params: SamplingParams,
         *,
         logprobs: bool = False,
+        top_logprobs: int = 0,
         speculation: Speculation | None = None,
     ) -> TextStream:
-        """Text as it is generated. `prompt` is plain text, or messages for the model's chat template."""
+        """Text as it is generated. `prompt` is plain text, token ids, or messages for the model's chat template."""
         how = speculation or self._speculation
-        return self._joined.engine.stream(prompt, params, logprobs=logprobs, speculation=how)
+        return self._joined.engine.stream(prompt, params, logprobs=logprobs, top_logprobs=top_logprobs, speculation=how)
 
     async def generate(
         self,
@@ -191,6 +192,11 @@ class AsyncClient:
         """A conversation whose turns reuse what the nodes hold. Close it, or use it in `async with`."""
         how = speculation or self._speculation
         return self._joined.engine.chat(system=system, capacity=capacity, speculation=how)
+
+    @property
+    def model(self) -> LocalModel:
+        """This client's share of the model."""
+        return self._joined.model
 
     async def nodes(self) -> list[Announcement]:
         """Who serves blocks of the model now."""

@@ -1,1 +1,1 @@
-"""The OpenAI-compatible gateway."""
+"""An OpenAI-compatible HTTP API over a Corolla network."""

@@ -7,6 +7,7 @@ CorollaError
 │   ├── InvalidProof
 │   ├── NonceReused(nonce)  an Open with a client_nonce this node has signed under before
 │   ├── RowTooLarge(limit, offered)          rows of a session that could never be opened on chain
+│   ├── ContextExceeded(limit, needed)       more positions than the model has
 │   ├── InvalidProbability(name, value)      not an exact number in [0, 1]
 │   ├── Undeterrable(name)                   no value of `name` makes cheating a loss
 │   ├── KeyRefused          an API key that is none, or is revoked or expired
@@ -124,6 +125,12 @@ class RowTooLarge(InvalidInput):
     """A row of more bytes than one transaction can open on chain: a node that signed for it could not defend itself."""
 
     fields = ("limit", "offered")
+
+
+class ContextExceeded(InvalidInput):
+    """A prompt and the tokens asked for after it take more positions than the model has."""
+
+    fields = ("limit", "needed")
 
 
 class InvalidProbability(InvalidInput):
