@@ -24,7 +24,7 @@ from corolla.logs import quiet_unless_configured
 from corolla.many import AT_ONCE, generate_many
 from corolla.peers import Peers
 from corolla.policy import Policy
-from corolla.speculation import Speculation
+from corolla.speculation import OFF, Speculation
 from corolla.staked import StakedLookup
 from corolla.values import Balance, BeamText, ChatMessage, Generation, Prompt
 from corolla.wallet import Wallet, WalletPolicy
@@ -128,6 +128,16 @@ class AsyncClient:
     ) -> None:
         self._funds = self._swarm = None
         await self._stack.aclose()
+
+    @property
+    def max_price(self) -> int | None:
+        """The most a node may ask per token and block."""
+        return self.policy.max_price
+
+    @property
+    def max_waste(self) -> float:
+        """Wrongly guessed positions that may be paid for, for each token of a text."""
+        return 0.0 if self._speculation.by == OFF else self._speculation.waste
 
     # Text
 

@@ -41,6 +41,7 @@ CorollaError
 │   ├── PeerTimeout(peer)
 │   ├── LinkBroken(peer, receipt)  a node signed for other rows than it sent to the next
 │   ├── NoRoute(missing)
+│   ├── NoBackend           no backend of a gateway's policy takes a request
 │   ├── PrivacyUnmet        a private request, and no private swarm that takes it
 │   └── UpstreamRefused(status, retry_after)  an OpenAI-compatible endpoint answered with an error
 ├── ModelError
@@ -284,6 +285,10 @@ class NoRoute(NetworkError):
     """No chain of nodes covers the model; `missing` lists the uncovered block indices."""
 
     fields = ("missing",)
+
+
+class NoBackend(NetworkError):
+    """Each backend of a gateway's policy lacks the model, or may cost more or be slower than the policy allows."""
 
 
 class PrivacyUnmet(NetworkError):
