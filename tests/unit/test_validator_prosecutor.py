@@ -113,6 +113,7 @@ class Escrow:
             "blockNumber": "0x1",
             "blockHash": "0x" + bytes(32).hex(),
             "logIndex": "0x0",
+            "transactionHash": "0x" + bytes(32).hex(),
         }
 
 
