@@ -48,6 +48,7 @@ from corolla_node.loading import (
     load,
     open_model,
 )
+from corolla_node.metrics import NodeMetrics
 from corolla_node.onchain import EscrowTill, FaultsDocket, check_model, ensure_registered
 from corolla_node.opener import Opener
 from corolla_node.placement import Placement
@@ -134,6 +135,7 @@ async def run_node(
         )
         await books.note_places(await asyncio.to_thread(archive.recover, await books.last_place()))
         libp2p = Libp2p(directory)
+        metrics = NodeMetrics()
         stack.push_async_callback(libp2p.stop)
 
         @asynccontextmanager
@@ -161,6 +163,7 @@ async def run_node(
                     clock=time,
                     fallback=libp2p,
                     tidy=lambda: _tidy(books, archive, retention),
+                    metrics=metrics,
                 ) as served:
                     await libp2p.start(signer, served.server)
                     yield served
@@ -204,6 +207,7 @@ async def run_node(
                 grace=parameters.grace,
             ),
             opener,
+            metrics,
         )
         running = node.until_stopped(stop, loaded, on_ready)
         del loaded  # a node that moves lets go of its blocks

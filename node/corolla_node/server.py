@@ -371,6 +371,7 @@ class Server:
                 if session.agreed.tranche_id == pay.tranche_id:
                     session.paid()
         self._desk.timings.add_voucher(perf_counter() - began)
+        self._desk.metrics.voucher()
 
     def _receipt(self, conn: Link, receipt: Receipt) -> None:
         """The upstream's. Whoever else sends one is refused without naming a session: a node would take that for its
@@ -391,6 +392,7 @@ class Server:
 
     def _refuse(self, conn: Link, error: CorollaError, session: bytes | None, step: object) -> None:
         number = step if isinstance(step, int) else None
+        self._desk.metrics.refused(error)
         with suppress(NetworkError):
             conn.send(Fault(to_wire(error), session, number))
 

@@ -38,7 +38,6 @@ from corolla_node.receipts import Piece
 from corolla_node.scheduler import Job, Pending, StepJob
 from corolla_node.signatory import Signatory
 from corolla_node.steps import REPLAY, Action, Agreement, check_shape, decide, tokens_of
-from corolla_node.timings import StepTiming
 from corolla_node.workbench import Computed, Outgoing, Workbench
 
 _log = structlog.get_logger(__name__)
@@ -133,6 +132,7 @@ class Session:
             self.client.send(message)
 
     def fault(self, error: CorollaError, step: int | None = None) -> None:
+        self._desk.metrics.refused(error)
         self.tell(Fault(to_wire(error), self.agreed.session, step))
 
     def close(self, reason: str) -> Future[None] | None:
@@ -370,19 +370,9 @@ class Session:
 
     def _record(self, item: _Waiting, done: Computed, back: float, sent: float) -> None:
         tokens = tokens_of(item.step)
-        timing = StepTiming(
-            tokens=tokens * self.agreed.batch,
-            received=item.received,
-            decode=done.decoded - done.started,
-            queue=done.started - item.received - item.paying,
-            compute=done.computed - done.decoded,
-            encode=done.encoded - done.computed,
-            deliver=back - done.encoded,
-            send=sent - back,
-            pay=item.paying,
-            pass_rows=done.pass_rows,
-        )
+        timing = done.timing(tokens * self.agreed.batch, item.received, item.paying, back, sent)
         self._desk.timings.add(timing, single=tokens == 1)
+        self._desk.metrics.step(timing, single=tokens == 1)
         t_in = int((self._desk.clock() - (sent - item.received)) * 1000)
         live, reorder = item.step.step != REPLAY, item.step.reorder
         order = None if reorder is None else tuple(reorder)
