@@ -6,6 +6,7 @@ from asyncio import AbstractEventLoop
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
+from corolla_core.config.tracing import Tracing
 from corolla_node.archive import Archive
 from corolla_node.bookkeeper import Bookkeeper
 from corolla_node.kv_pool import KvPool, Share
@@ -70,3 +71,4 @@ class Desk:
     issuer: Issuer
     clock: Clock
     metrics: NodeMetrics = field(default_factory=NodeMetrics)
+    tracing: Tracing | None = None

@@ -22,6 +22,7 @@ from corolla_core.chain.registry import Registry
 from corolla_core.chain.rpc import Chain
 from corolla_core.chain.sender import TransactionSender
 from corolla_core.chain.token import Token
+from corolla_core.config.tracing import tracing_from_environment
 from corolla_core.model.checkpoint import Checkpoint
 from corolla_core.model.chunks import Chunks
 from corolla_core.model.manifest import Manifest
@@ -136,6 +137,9 @@ async def run_node(
         await books.note_places(await asyncio.to_thread(archive.recover, await books.last_place()))
         libp2p = Libp2p(directory)
         metrics = NodeMetrics()
+        tracing = tracing_from_environment("corolla-node")
+        if tracing is not None:
+            stack.push_async_callback(asyncio.to_thread, tracing.close)
         stack.push_async_callback(libp2p.stop)
 
         @asynccontextmanager
@@ -164,6 +168,7 @@ async def run_node(
                     fallback=libp2p,
                     tidy=lambda: _tidy(books, archive, retention),
                     metrics=metrics,
+                    tracing=tracing,
                 ) as served:
                     await libp2p.start(signer, served.server)
                     yield served

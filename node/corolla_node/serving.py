@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from corolla_core.config.tracing import Tracing
 from corolla_core.protocol.eip712 import Domain
 from corolla_core.protocol.signature import Signer
 from corolla_core.swarm.dial import Fallback, dial
@@ -70,6 +71,7 @@ async def serving(
     fallback: Fallback | None = None,
     tidy: Callable[[], Awaitable[object]] | None = None,
     metrics: NodeMetrics | None = None,
+    tracing: Tracing | None = None,
 ) -> AsyncIterator[Serving]:
     """Serve until the block ends; sessions that are left then are ended. Raises NetworkError when the port is taken.
 
@@ -109,6 +111,7 @@ async def serving(
             issuer=Issuer(signer, terms.domain.chain_id, terms.epoch, offer.model_root, offer.numeric_class),
             clock=clock,
             metrics=metrics or NodeMetrics(),
+            tracing=tracing,
         )
         kv = KvPool(terms.kv_budget, spare=prefixes.limit)
         server = Server(offer, desk, kv=kv, tasks=tasks)

@@ -38,6 +38,7 @@ from corolla_node.receipts import Piece
 from corolla_node.scheduler import Job, Pending, StepJob
 from corolla_node.signatory import Signatory
 from corolla_node.steps import REPLAY, Action, Agreement, check_shape, decide, tokens_of
+from corolla_node.trace import SessionTrace
 from corolla_node.workbench import Computed, Outgoing, Workbench
 
 _log = structlog.get_logger(__name__)
@@ -66,6 +67,7 @@ class Session:
         weight_root: Hash32,
         lease: Lease,
         on_ended: Callable[[Session, str], object],
+        trace: SessionTrace | None = None,
     ) -> None:
         """Raises OutOfCapacity when no further peer can be dialed."""
         self.agreed = agreed
@@ -79,6 +81,7 @@ class Session:
         self._idle = desk.loop.call_later(self._idle_grace, self._check_idle)
         self._lease = lease
         self._on_ended = on_ended
+        self._trace = trace
         payer = desk.paybook.payer(agreed.tranche_id)
         self._bench = Workbench(blocks, agreed, prefixes=desk.prefixes, payer=payer)
         self._receipts = Signatory(desk, agreed, weight_root, tell=self.tell, forward=self._forward, fault=self.fault)
@@ -156,6 +159,8 @@ class Session:
         else:
             self._job.cancelled = True
         self._desk.bookkeeper.session(SessionEntry(self.agreed, (self._tokens, Nectar(self._charged), reason)))
+        if self._trace is not None:
+            self._trace.end(reason, tokens=self._tokens)
         last_receipts, outlet = self._receipts.close(), self._outlet
         if outlet is not None and last_receipts is not None:
             last_receipts.add_done_callback(lambda _: outlet.release())
@@ -373,6 +378,8 @@ class Session:
         timing = done.timing(tokens * self.agreed.batch, item.received, item.paying, back, sent)
         self._desk.timings.add(timing, single=tokens == 1)
         self._desk.metrics.step(timing, single=tokens == 1)
+        if self._trace is not None:
+            self._trace.step(timing, pos=item.step.pos)
         t_in = int((self._desk.clock() - (sent - item.received)) * 1000)
         live, reorder = item.step.step != REPLAY, item.step.reorder
         order = None if reorder is None else tuple(reorder)
