@@ -177,7 +177,7 @@ class Running:
         """Raises NetworkError. What is shown is a second old at most: scrapes come on another thread, and the status is
         made on this one."""
         self.status()
-        collectors = (*self._metrics.collectors, StatusCollector(lambda: self._last_status))
+        collectors = (self._metrics, StatusCollector(lambda: self._last_status))
         return serve_metrics(collectors, port=port, host=self._settings.metrics_host)
 
     # Where to serve

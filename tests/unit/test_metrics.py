@@ -85,7 +85,7 @@ async def test_a_node_counts_steps_receipts_payments_and_refusals() -> None:
         await client.result()
         client.pipes[0].send(Close(client.session))
         await client.expect(Closed)
-        page = await scraped(node.desk.metrics.collectors)
+        page = await scraped([node.desk.metrics])
     assert page["corolla_node_tokens_total"] == {("prefill",): 3.0, ("decode",): 1.0}
     assert page["corolla_node_pass_seconds_count"] == {("prefill",): 1.0, ("decode",): 1.0}
     assert page["corolla_node_pass_rows_sum"] == {("prefill",): 3.0, ("decode",): 1.0}
