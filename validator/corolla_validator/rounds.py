@@ -125,6 +125,16 @@ class Rounds:
         for record in await self._store.run(self._books.audits):
             self._weigh(record)
 
+    @property
+    def backlog(self) -> list[float]:
+        """When each of the sessions was drawn whose rows are yet to be judged. Callable from any thread."""
+        return [drawn.since for drawn in list(self._drawn)]
+
+    @property
+    def online(self) -> int:
+        """How many nodes it saw in its last round."""
+        return len(self._online)
+
     def standing(self, node: Address) -> Standing:
         return self._suspicions.get(node, Suspicion()).standing
 
