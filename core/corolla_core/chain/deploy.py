@@ -142,6 +142,7 @@ async def deploy_all(
         jury = astuple(terms.dispute_parameters(delay))
         disputes = await _create(sender, "Disputes", token, registry, escrow, timelock, terms.juror_unbonding, jury)
         governor = await _create(sender, "NectarGovernor", token, timelock, *astuple(terms.votes))
+        cooperatives = await _create(sender, "CooperativeFactory", token, registry, escrow)
         roles = load_abi("NodeRegistry")
         for call in (
             roles.encode("grantRole", _ESCROW_ROLE, escrow),
@@ -158,7 +159,7 @@ async def deploy_all(
         ):
             await sender.send(Call(timelock, call, about="handing the timelock to the governor"))
     later = {"faults": faults, "disputes": disputes, "reputation": reputation, "governor": governor}
-    return Network(name, chain_id, rpc_url, *judged, bootstrap, **later)
+    return Network(name, chain_id, rpc_url, *judged, bootstrap, cooperatives=cooperatives, **later)
 
 
 async def _create(sender: TransactionSender, contract: str, *arguments: Any) -> Address:
