@@ -1,4 +1,4 @@
-"""`corolla devnet up|down|status|logs`."""
+"""`corolla devnet up|deploy|down|status|logs`."""
 
 from __future__ import annotations
 
@@ -65,6 +65,27 @@ def up(
         raise typer.Exit(1) from None
     _show(state, out)
     out.print("Try: [bold]corolla chat --network devnet[/bold]; stop it with [bold]corolla devnet down[/bold].")
+
+
+@app.command()
+def deploy(
+    rpc: Annotated[str, typer.Option(help="The chain: one of Ganache's or Anvil's, on a devnet's chain id.")],
+    bootstrap: Annotated[str, typer.Option(help="Where nodes join, such as /dns4/bootstrap/tcp/31400.")],
+    account: Annotated[list[str], typer.Option(help="A name for a funded account; may be given again.")],
+    model: Annotated[str | None, typer.Option(help="A checkpoint's folder; SmolLM2-135M-Instruct without it.")] = None,
+    within: Annotated[float, typer.Option(min=0, help="Seconds the chain may take to come up.")] = 60.0,
+) -> None:
+    """On a chain that runs already: contracts, model, accounts in <home>/keys and the file in <home>/networks."""
+    from corolla.devnet.deployment import Deployment
+    from corolla.devnet.deployment import deploy as deployed
+    from corolla_core.config.terminal import errors
+    from corolla_core.model.smollm import prepare_smollm
+
+    out = Console(stderr=True)
+    with errors():
+        plan = Deployment(rpc, model or str(prepare_smollm()), tuple(account), bootstrap, within)
+        network = asyncio.run(deployed(plan, home=home(), progress=lambda what: out.print(f"  {what} …", style="dim")))
+    sys.stdout.write(f"{home() / 'networks' / (network.name + '.json')}\n")
 
 
 @app.command()

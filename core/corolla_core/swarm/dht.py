@@ -188,6 +188,11 @@ def ensure_identity(path: Path) -> None:
     P2P.generate_identity(str(path))
 
 
+def peer_id_of(identity: Path) -> str:
+    """The peer id of the libp2p key that lies there."""
+    return str(PeerID.from_identity(identity.read_bytes()).to_base58())
+
+
 def expiration(expires_at_ms: int) -> float:
     """The expiry a record carries in the DHT, in seconds."""
     return expires_at_ms / 1000
