@@ -62,7 +62,7 @@ def problem_of(error: BaseException) -> Problem:
         case Problem():
             return error
         case ContextExceeded():
-            return Problem(400, str(error), code="context_length_exceeded", param="messages")
+            return Problem(400, str(error), code="context_length_exceeded")
         case InvalidInput() | UnsupportedModel():
             return Problem(400, str(error), code=error.code)
         case InsufficientFunds() | SpendingLimitExceeded():
