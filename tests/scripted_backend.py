@@ -48,6 +48,9 @@ class ScriptedBackend:
             while not self.started or self.started[-1].made < deltas:  # noqa: ASYNC110
                 await asyncio.sleep(0)
 
+    async def most(self, ask: Ask) -> Nectar:
+        return Nectar((PROMPT_TOKENS + ask.params.max_tokens) * PRICE)
+
     async def lacking(self) -> list[str]:
         return self.lacks
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -21,11 +22,13 @@ from starlette.types import Receive, Scope, Send
 from corolla.gateway.backend import Ask, Backend
 from corolla.gateway.body import BoundedBody
 from corolla.gateway.choices import Choices, Item
+from corolla.gateway.door import Door
+from corolla.gateway.gate import Gate, Visit
 from corolla.gateway.metrics import Counted, Metrics
 from corolla.gateway.problem import Problem, problem_of, unavailable
 from corolla.gateway.replies import ChatReply, CompletionReply, Reply
 from corolla.gateway.requests import ChatRequest, CompletionRequest, refused
-from corolla_core.protocol.errors import CorollaError
+from corolla_core.protocol.errors import CorollaError, StoreError
 
 _log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -33,6 +36,7 @@ T = TypeVar("T")
 #: Seconds that texts given up get to settle with their nodes when the gateway ends.
 SETTLE_SECONDS = 10.0
 ROUTE_HEADER = "X-Corolla-Route"
+BACKEND_HEADER = "X-Corolla-Backend"
 
 
 class ErrorDetail(BaseModel):
@@ -58,9 +62,16 @@ class Gateway:
     """Answers requests with the texts of `backend`."""
 
     def __init__(
-        self, backend: Backend, *, metrics: Metrics, clock: Callable[[], float], now: Callable[[], float]
+        self,
+        backend: Backend,
+        *,
+        gate: Gate,
+        metrics: Metrics,
+        clock: Callable[[], float],
+        now: Callable[[], float],
     ) -> None:
         self.backend = backend
+        self.gate = gate
         self.metrics = metrics
         self._clock = clock
         self._now = now
@@ -95,7 +106,10 @@ class Gateway:
     ) -> Response:
         self.model(body.model)
         began = self._clock()
-        choices = Choices(self.backend, asks, per_prompt=body.n, ended=self._account_for)
+        visit = await unless_gone(request, self.gate.enter(request.headers, asks))
+        choices = Choices(
+            self.backend, visit.asks, per_prompt=body.n, ended=functools.partial(self._account_for, visit)
+        )
         self._making.add(choices)
         self.metrics.running.inc()
         items = aiter(choices)
@@ -108,14 +122,10 @@ class Gateway:
                 return _Events(
                     events,
                     choices,
-                    headers={
-                        ROUTE_HEADER: str(choices.route),
-                        "Cache-Control": "no-cache",
-                        "X-Accel-Buffering": "no",
-                    },
+                    headers=_ran(choices) | {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
                 )
             whole: dict[str, Any] = await unless_gone(request, self._whole(choices, first, items, reply))
-            return JSONResponse(whole, headers={ROUTE_HEADER: str(choices.route)})
+            return JSONResponse(whole, headers=_ran(choices))
         except BaseException:
             choices.give_up()
             raise
@@ -149,18 +159,26 @@ class Gateway:
         except Exception as error:
             yield _event(_told(error).body())
 
-    async def _account_for(self, choices: Choices) -> None:
+    async def _account_for(self, visit: Visit, choices: Choices) -> None:
         self._making.discard(choices)
         self.metrics.running.dec()
         self.metrics.spent(choices.spent)
+        try:
+            await visit.leave(choices.spent.cost)
+        except StoreError as error:
+            _log.error("a request's cost was not charged", cost=choices.spent.cost, error=str(error))
 
 
 def create_app(
-    backend: Backend, *, clock: Callable[[], float] = time.monotonic, now: Callable[[], float] = time.time
+    backend: Backend,
+    *,
+    gate: Gate | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    now: Callable[[], float] = time.time,
 ) -> FastAPI:
-    """The application. `clock` measures, `now` is Unix time."""
+    """The application. Without a `gate` of its own anyone may ask. `clock` measures, `now` is Unix time."""
     metrics = Metrics()
-    gateway = Gateway(backend, metrics=metrics, clock=clock, now=now)
+    gateway = Gateway(backend, gate=gate or Gate(backend, door=Door()), metrics=metrics, clock=clock, now=now)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -180,11 +198,13 @@ def create_app(
     app.add_middleware(Counted, metrics=metrics)
 
     @app.get("/v1/models")
-    async def list_models() -> dict[str, Any]:
+    async def list_models(request: Request) -> dict[str, Any]:
+        await gateway.gate.authenticate(request.headers)
         return {"object": "list", "data": [gateway.model(name) for name in gateway.backend.models]}
 
     @app.get("/v1/models/{model:path}")
-    async def get_model(model: str) -> dict[str, Any]:
+    async def get_model(model: str, request: Request) -> dict[str, Any]:
+        await gateway.gate.authenticate(request.headers)
         return gateway.model(model)
 
     @app.post("/v1/chat/completions", response_model=None, responses=_SSE)
@@ -279,6 +299,10 @@ def _told(error: BaseException) -> Problem:
     if problem.status >= 500:
         _log.error("a request failed", code=problem.code, exc_info=error if problem.status == 500 else None)
     return problem
+
+
+def _ran(choices: Choices) -> dict[str, str]:
+    return {ROUTE_HEADER: str(choices.route), BACKEND_HEADER: choices.route.backend}
 
 
 def _response(problem: Problem) -> Response:

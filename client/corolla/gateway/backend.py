@@ -8,6 +8,7 @@ from typing import Protocol
 
 from corolla.values import FinishReason, Prompt, RouteHop, Spent
 from corolla_core.model.sampling import SamplingParams
+from corolla_core.protocol.units import Nectar
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,8 @@ class Ask:
     params: SamplingParams
     logprobs: bool = False
     top_logprobs: int = 0
+    private: bool = False
+    """whether the prompt must not leave a private swarm"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,10 @@ class Backend(Protocol):
         ...
 
     def start(self, ask: Ask) -> Running: ...
+
+    async def most(self, ask: Ask) -> Nectar:
+        """The most the text can cost. Raises what starting it would raise where that cannot be said."""
+        ...
 
     async def lacking(self) -> list[str]:
         """What is not there that it needs, in words; nothing when it can work."""

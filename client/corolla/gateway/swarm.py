@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol
 
 from corolla.gateway.backend import Ask, Delta, Route, Token
+from corolla.gateway.swarm_price import SwarmPrice
 from corolla.generation import TextStream
 from corolla.values import Balance, FinishReason, Piece, Prompt, Spent
 from corolla_core.model.sampling import SamplingParams
 from corolla_core.protocol.errors import CorollaError
+from corolla_core.protocol.units import Nectar
 from corolla_core.swarm.announcement import Announcement, NodeState
 
 #: Seconds for which what was found lacking, or not, is taken to be so still: anybody may ask, and asking costs lookups.
@@ -37,6 +39,12 @@ class SwarmClient(Protocol):
         self, prompt: Prompt, params: SamplingParams, *, logprobs: bool = False, top_logprobs: int = 0
     ) -> TextStream: ...
 
+    @property
+    def max_price(self) -> int | None: ...
+
+    @property
+    def max_waste(self) -> float: ...
+
     async def nodes(self) -> list[Announcement]: ...
 
     async def balance(self) -> Balance: ...
@@ -48,6 +56,7 @@ class SwarmBackend:
     def __init__(self, client: SwarmClient, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._client = client
         self._clock = clock
+        self._price = SwarmPrice(client, clock=clock)
         self._looking = asyncio.Lock()
         self._looked_at = -LOOKED_LATELY
         self._lacking: list[str] = []
@@ -59,6 +68,9 @@ class SwarmBackend:
     def start(self, ask: Ask) -> SwarmRunning:
         stream = self._client.stream(ask.prompt, ask.params, logprobs=ask.logprobs, top_logprobs=ask.top_logprobs)
         return SwarmRunning(stream, self._client.model.tokenizer)
+
+    async def most(self, ask: Ask) -> Nectar:
+        return await self._price.most(ask)
 
     async def lacking(self) -> list[str]:
         async with self._looking:
