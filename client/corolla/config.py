@@ -51,6 +51,10 @@ class ClientSettings(LayeredSettings):
     """how many sessions one tranche has room for"""
     tranche_hours: Annotated[float, Field(ge=1)] = 24.0
     threads: Annotated[int | None, Field(ge=1)] = None
+    gateway_host: str = "127.0.0.1"
+    gateway_port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    gateway_drain: Annotated[float, Field(ge=0, le=3600)] = 30.0
+    """seconds that running answers get to end when the gateway is told to stop"""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
 
     @property
