@@ -34,6 +34,7 @@ from corolla_core.chain.registry import Registry
 from corolla_core.chain.reputation import Reputation
 from corolla_core.chain.rpc import Chain
 from corolla_core.config import home
+from corolla_core.config.tracing import tracing_from_environment
 from corolla_core.model.sampling import SamplingParams
 from corolla_core.protocol.errors import ConfigError, CorollaError, UnsupportedModel
 from corolla_core.protocol.ids import Address, TrancheId
@@ -312,6 +313,9 @@ class AsyncClient:
             _, checkpoint = checkpoint_ref(ref, models_dir=self.home / "models")
             return DraftModel(checkpoint, tokenizer=model.tokenizer)
 
+        tracing = tracing_from_environment("corolla-client")
+        if tracing is not None:
+            stack.push_async_callback(asyncio.to_thread, tracing.close)
         engine = Engine(
             model=model,
             hidden_size=model.hidden_size,
@@ -324,6 +328,7 @@ class AsyncClient:
             weight_root=model.weight_root,
             policy=self.policy,
             load_draft=load_draft,
+            tracing=tracing,
         )
         stack.push_async_callback(engine.close)
         return _Swarm(model, found, links, peers, wallet, engine)

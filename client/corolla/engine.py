@@ -19,6 +19,7 @@ from corolla.session import Session
 from corolla.speculation import AUTO, LOOKUP, OFF, Speculation, Speculator
 from corolla.values import ChatMessage, Prompt
 from corolla.wallet import Wallet
+from corolla_core.config.tracing import Tracing
 from corolla_core.model.sampling import SamplingParams
 from corolla_core.protocol.errors import ContextExceeded, InvalidInput
 from corolla_core.protocol.ids import Hash32
@@ -53,6 +54,7 @@ class Engine:
         weight_root: Callable[[Span], Hash32] | None = None,
         policy: Policy | None = None,
         load_draft: LoadDraft | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._model = model
         self._hidden_size = hidden_size
@@ -65,6 +67,7 @@ class Engine:
         self._weight_root = weight_root
         self._policy = policy or Policy()
         self._load_draft = load_draft
+        self._tracing = tracing
         self._drafts: dict[str, asyncio.Task[DraftModel]] = {}
         self._sessions: set[Session] = set()
 
@@ -126,6 +129,9 @@ class Engine:
         for more sequences than any node may take at once."""
         wire = WireDtype(self._policy.wire_dtype)
         check_row_size(batch * wire.width(self._hidden_size) * DTYPE_BYTES[wire])
+        trace = None
+        if self._tracing is not None:
+            trace = self._tracing.begin("corolla.session", batch=batch, max_tokens=max_tokens)
         session = Session(
             shape=Shape(batch, max_tokens, self._hidden_size),
             chain_id=self._chain_id,
@@ -135,13 +141,20 @@ class Engine:
             inputs=tape.inputs,
             weight_root=self._weight_root,
             policy=self._policy,
+            trace=trace,
         )
         self._sessions.add(session)
+        opening = trace and trace.begin("corolla.open")
         try:
             await session.open()
-        except BaseException:
+        except BaseException as error:
             self._sessions.discard(session)
+            for each in (opening, trace):
+                if each is not None:
+                    each.end(error)
             raise
+        if opening is not None:
+            opening.end()
         return session
 
     async def meet(self) -> None:
@@ -159,6 +172,8 @@ class Engine:
         try:
             await session.close()
         finally:
+            if session.trace is not None:
+                session.trace.end(session=session.id.hex(), failovers=session.failovers)
             await self._keep_receipts(session.take_receipts())
 
     async def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -265,6 +266,7 @@ class TextStream:
 
         self._spent = spent
         reusable = False
+        trace = session.trace and session.trace.begin("corolla.generate", prompt=len(prompt), cached=cached)
         try:
             self._tape.ids[cached:] = prompt[cached:]
             writer = _Writer(
@@ -304,6 +306,8 @@ class TextStream:
             reusable = True
             finish = step.finish
         finally:
+            if trace is not None:
+                trace.end(None if reusable else sys.exception(), tokens=len(times))
             await self._close(session, reusable)
         per_node = _since(before, session.usage())
         token_ids = tuple(token for piece in pieces for token in piece.token_ids)
