@@ -101,6 +101,8 @@ class ValidatorSettings(LayeredSettings):
     threads: Annotated[int, Field(ge=1)] = 1
     data_dir: Path | None = None
     store: str | None = None
+    metrics_port: Annotated[int | None, Field(ge=0, le=65535)] = None
+    metrics_host: str = "127.0.0.1"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property

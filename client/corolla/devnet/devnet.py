@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from corolla.devnet.faucet import FUNDS, GAS, fund
 from corolla.devnet.ganache import Ganache
 from corolla.devnet.node import DevnetNode, NodePlan, node_environ
 from corolla.devnet.process import Child
 from corolla.devnet.state import DevnetState
 from corolla.devnet.validator import DevnetValidator
-from corolla_core.chain.account import Call
 from corolla_core.chain.deploy import Terms, deploy_all
 from corolla_core.chain.devnet_keys import devnet_signer
 from corolla_core.chain.faults import FaultParameters
@@ -27,14 +27,13 @@ from corolla_core.chain.models import Models
 from corolla_core.chain.network import Network
 from corolla_core.chain.rpc import Chain
 from corolla_core.chain.sender import TransactionSender
-from corolla_core.chain.token import Token
 from corolla_core.model.checkpoint import open_checkpoint
 from corolla_core.model.manifest import Manifest
 from corolla_core.protocol.errors import ConfigError
 from corolla_core.protocol.receipt import NumericClass
 from corolla_core.protocol.signature import Signer
 from corolla_core.protocol.span import Span
-from corolla_core.protocol.units import ONE_NECTAR, Nectar, Wei
+from corolla_core.protocol.units import Nectar, Wei
 
 NAME = "devnet"
 DEFAULT_PRICE = 1_000_000_000_000
@@ -46,8 +45,6 @@ WITH_JURY = Terms(
     faults=FaultParameters(opening_age=600, response_time=20),
 )
 """Time enough for jurors to judge and vote and for nodes to open rows, and all of it over within a minute."""
-_FUNDS = Nectar(1000 * ONE_NECTAR)
-_GAS = Wei(10**18)
 _BOOTSTRAP_SECONDS = 60.0
 
 
@@ -227,19 +224,14 @@ class Devnet:
         await self.chain.stop()
         DevnetState.forget(self.folder)
 
-    async def new_account(self, name: str, *, funds: Nectar = _FUNDS, gas: Wei = _GAS) -> Funded:
+    async def new_account(self, name: str, *, funds: Nectar = FUNDS, gas: Wei = GAS) -> Funded:
         """A fresh account with tokens and gas money, its key in `<folder>/keys/<name>.json`."""
         keystore = self.folder / "keys" / f"{name}.json"
         # Its money is worth nothing, so the key is made quick to open rather than hard to guess.
         create_account(keystore, self.password, kdf="pbkdf2", iterations=1000)
         signer = load_account(keystore, self.password)
-        await self._fund(signer, funds=funds, gas=gas)
+        await fund(self._require_faucet(), signer.address, funds=funds, gas=gas)
         return Funded(signer, keystore)
-
-    async def _fund(self, signer: Signer, *, funds: Nectar, gas: Wei) -> None:
-        faucet = self._require_faucet()
-        await faucet.send(Call(signer.address, b"", value=gas, about="gas money"))
-        await Token(faucet.chain, faucet).mint(signer.address, funds)
 
     async def _publish(self) -> None:
         manifest = Manifest.beside(open_checkpoint(self.plan.model))

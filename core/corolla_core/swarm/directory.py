@@ -58,10 +58,10 @@ class Directory:
         await asyncio.to_thread(importlib.import_module, "corolla_core.swarm.dht")
         from corolla_core.swarm import dht
 
-        for maddr in bootstrap:
-            dht.peer_of(maddr)
+        peers = {maddr: dht.peer_of(maddr) for maddr in bootstrap}
         if identity_path is not None:
-            await asyncio.to_thread(dht.ensure_identity, identity_path)
+            me = await asyncio.to_thread(dht.ensure_identity, identity_path)
+            bootstrap = [maddr for maddr, peer in peers.items() if peer != me]
         if listen is None:
             listen = () if client_mode else _LOCAL
         daemon = await Daemon.start(
