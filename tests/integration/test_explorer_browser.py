@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from axe_playwright_python.async_playwright import Axe
+from chromium import chromium
 from explorer_world import (
     BLOCKS,
     MODEL,
@@ -23,18 +23,13 @@ from explorer_world import (
     free_port,
     served,
 )
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, Page, expect
 
 from corolla_validator.explorer.models import PlaygroundView
 from corolla_validator.explorer.overview import About
 from corolla_validator.explorer.playground import ROUTE_HEADER, Playground
 
 pytestmark = pytest.mark.anyio
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--no-first-run",
-)  # fmt: skip
 WITHIN = 5_000
 """ms: what people are promised."""
 SECTIONS = ("overview", "sessions", "audits", "justice", "earnings", "playground")
@@ -52,10 +47,8 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as started:
-        chromium = await started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        await chromium.close()
+    async with chromium() as started:
+        yield started
 
 
 @asynccontextmanager
