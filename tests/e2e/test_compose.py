@@ -131,7 +131,7 @@ async def test_the_compose_files_services_serve_a_paid_and_audited_answer(
         await validator.wait_event("event", "ready", within=150)
 
         answer = await corolla(
-            stage, "generate", "The capital of France is", f"--model={NAME}", "--max-tokens=20", "--speculate=off"
+            stage, "generate", "What is the capital of France?", f"--model={NAME}", "--max-tokens=20", "--speculate=off"
         )
         assert "Paris" in answer["text"]
         for name in serving:
