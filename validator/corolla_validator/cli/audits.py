@@ -157,7 +157,7 @@ def doctor(
         settings = settings_of(
             model=model, network=network, account=account, calibration=calibration, data_dir=data_dir
         )
-        findings = asyncio.run(examine(settings, folder_of(settings).path))
+        findings = asyncio.run(examine(settings, settings.data_dir or home() / "validator"))
         emit(rows(findings), as_json=as_json)
     if any(finding.state == "bad" for finding in findings):
         raise typer.Exit(1)

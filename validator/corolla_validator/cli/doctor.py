@@ -17,8 +17,6 @@ async def examine(settings: ValidatorSettings, folder: Path) -> list[Finding]:
     from corolla_core.chain.checkup import examine_gas, examined_chain
     from corolla_core.chain.keystore import account_address
     from corolla_core.chain.network import resolve_network
-    from corolla_core.swarm.checkup import examine_swarm
-    from corolla_validator.running import open_bench
 
     findings = examine_machine(folder, threads=settings.threads)
     if settings.metrics_port:
@@ -40,6 +38,9 @@ async def examine(settings: ValidatorSettings, folder: Path) -> list[Finding]:
                 findings.append(Finding("account", "bad", str(error), "make one with `corolla account new`"))
             else:
                 findings += [Finding("account", "good", address), await examine_gas(chain, address)]
+    from corolla_core.swarm.checkup import examine_swarm
+    from corolla_validator.running import open_bench
+
     try:
         bench = await asyncio.to_thread(open_bench, settings)
     except CorollaError as error:
