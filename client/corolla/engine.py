@@ -17,11 +17,11 @@ from corolla.peers import Peers
 from corolla.policy import Policy, Shape
 from corolla.session import Session
 from corolla.speculation import AUTO, LOOKUP, OFF, Speculation, Speculator
-from corolla.values import ChatMessage
+from corolla.values import ChatMessage, Prompt
 from corolla.wallet import Wallet
 from corolla_core.config.tracing import Tracing
 from corolla_core.model.sampling import SamplingParams
-from corolla_core.protocol.errors import InvalidInput
+from corolla_core.protocol.errors import ContextExceeded, InvalidInput
 from corolla_core.protocol.ids import Hash32
 from corolla_core.protocol.opening import check_row_size
 from corolla_core.protocol.receipt import SignedReceipt, WireDtype
@@ -73,10 +73,11 @@ class Engine:
 
     def stream(
         self,
-        prompt: str | Sequence[ChatMessage],
+        prompt: Prompt,
         params: SamplingParams,
         *,
         logprobs: bool = False,
+        top_logprobs: int = 0,
         speculation: Speculation | None = None,
     ) -> TextStream:
         """A text of its own, in a session of its own. Nothing is guessed without `speculation`."""
@@ -89,6 +90,7 @@ class Engine:
             close_session=self._close_after,
             make_speculator=self._speculators(speculation),
             logprobs=logprobs,
+            top_logprobs=top_logprobs,
         )
 
     def chat(
@@ -183,7 +185,7 @@ class Engine:
 
     def _fitting(self, positions: int) -> int:
         if self._context is not None and positions > self._context:
-            raise InvalidInput(f"{positions} positions are more than the model's context of {self._context}")
+            raise ContextExceeded("more than the model's context", limit=self._context, needed=positions)
         return positions
 
     def _speculators(self, how: Speculation | None) -> MakeSpeculator:

@@ -69,6 +69,7 @@ class NodeSettings(LayeredSettings):
     account: Path | None = None
     password_file: Path | None = None
     owner: str | None = None
+    cooperative: str | None = None
     network: str = "devnet"
     host: str = "127.0.0.1"
     public_host: str | None = None

@@ -22,7 +22,7 @@ from corolla_core.chain.network import Network
 from corolla_core.chain.rpc import Chain
 from corolla_core.chain.sender import TransactionSender
 from corolla_core.protocol.errors import ChainUnreachable
-from corolla_core.swarm.dht import ensure_identity, peer_id_of
+from corolla_core.swarm.dht import ensure_identity
 
 T = TypeVar("T")
 NAME = "devnet"
@@ -69,11 +69,11 @@ async def deploy(plan: Deployment, *, home: Path, progress: Callable[[str], None
 def _prepare(networks: Path, keys: Path) -> tuple[str, str]:
     """The accounts' password and the bootstrap peer's id, made at need."""
     identity, password = networks / "bootstrap.key", keys / "password"
-    ensure_identity(identity)
+    peer = ensure_identity(identity)
     keys.mkdir(parents=True, exist_ok=True)
     if not password.exists():
         write_password(password)
-    return password.read_text().strip(), peer_id_of(identity)
+    return password.read_text().strip(), str(peer.to_base58())
 
 
 def _known(file: Path) -> Network | None:

@@ -14,6 +14,7 @@ from corolla_core.chain.sender import TransactionSender
 from corolla_core.chain.token import Token
 from corolla_core.model.checkpoint import open_checkpoint
 from corolla_core.model.manifest import Manifest
+from corolla_core.protocol.ids import Address
 from corolla_core.protocol.receipt import NumericClass
 from corolla_core.protocol.signature import Signer
 from corolla_core.protocol.units import ONE_NECTAR, Nectar, Wei
@@ -35,9 +36,14 @@ async def new_account(
 ) -> Funded:
     """The account in `keystore`, made at need, with tokens and gas money."""
     signer = _signer(keystore, password)
-    await faucet.send(Call(signer.address, b"", value=gas, about="gas money"))
-    await Token(faucet.chain, faucet).mint(signer.address, funds)
+    await fund(faucet, signer.address, funds=funds, gas=gas)
     return Funded(signer, keystore)
+
+
+async def fund(faucet: TransactionSender, account: Address, *, funds: Nectar = FUNDS, gas: Wei = GAS) -> None:
+    """Tokens, which a devnet's deployer may mint, and gas money. Raises ChainError."""
+    await faucet.send(Call(account, b"", value=gas, about="gas money"))
+    await Token(faucet.chain, faucet).mint(account, funds)
 
 
 def _signer(keystore: Path, password: str) -> Signer:

@@ -10,7 +10,19 @@ import os
 import sys
 
 VERBS = frozenset(
-    {"up", "down", "status", "earnings", "stake", "unstake", "withdraw", "config", "doctor", "--corolla-help"}
+    {
+        "up",
+        "down",
+        "status",
+        "earnings",
+        "stake",
+        "unstake",
+        "withdraw",
+        "cooperative",
+        "config",
+        "doctor",
+        "--corolla-help",
+    }
 )
 
 
