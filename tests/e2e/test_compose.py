@@ -135,7 +135,7 @@ async def test_the_compose_files_services_serve_a_paid_and_audited_answer(
         assert "corolla_gateway_requests_total" in await stage.fetch("gateway", "8000", "/metrics")
         for name in serving:
             page = await stage.metrics(name)
-            assert page['corolla_node_tokens_total{kind="decode"}'] > 10
+            assert page['corolla_node_tokens_total{kind="decode"}'] > 5
             assert page["corolla_node_vouchers_total"] > 0
         await validator.wait_event("event", "audit", within=60)
         page = await stage.metrics("validator")
