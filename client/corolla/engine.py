@@ -134,6 +134,7 @@ class Engine:
             weight_root=self._weight_root,
             policy=self._policy,
         )
+        tape.begin(max_tokens)
         self._sessions.add(session)
         try:
             await session.open()
