@@ -79,6 +79,7 @@ class NodeSettings(LayeredSettings):
     data_dir: Path | None = None
     store: str | None = None
     metrics_port: Annotated[int | None, Field(ge=0, le=65535)] = None
+    metrics_host: str = "127.0.0.1"
     drain_timeout: Seconds = 10.0
     max_chunk_tokens: Annotated[int, Field(ge=1, le=4096)] = 8
     payment_grace: Seconds = 2.0

@@ -24,6 +24,7 @@ from corolla_core.chain.registry import Registry
 from corolla_core.chain.rpc import Chain
 from corolla_core.chain.sender import TransactionSender
 from corolla_core.chain.token import Token
+from corolla_core.config.tracing import tracing_from_environment
 from corolla_core.model.checkpoint import Checkpoint
 from corolla_core.model.chunks import Chunks
 from corolla_core.model.manifest import Manifest
@@ -51,6 +52,7 @@ from corolla_node.loading import (
     load,
     open_model,
 )
+from corolla_node.metrics import NodeMetrics
 from corolla_node.onchain import EscrowTill, FaultsDocket, check_model, ensure_registered
 from corolla_node.opener import Opener
 from corolla_node.placement import Placement
@@ -149,6 +151,10 @@ async def run_node(
         )
         await books.note_places(await asyncio.to_thread(archive.recover, await books.last_place()))
         libp2p = Libp2p(directory)
+        metrics = NodeMetrics()
+        tracing = tracing_from_environment("corolla-node")
+        if tracing is not None:
+            stack.push_async_callback(asyncio.to_thread, tracing.close)
         stack.push_async_callback(libp2p.stop)
 
         @asynccontextmanager
@@ -177,6 +183,8 @@ async def run_node(
                     fallback=libp2p,
                     tidy=lambda: _tidy(books, archive, retention),
                     membership=membership,
+                    metrics=metrics,
+                    tracing=tracing,
                 ) as served:
                     await libp2p.start(signer, served.handler)
                     yield served
@@ -220,6 +228,7 @@ async def run_node(
                 grace=parameters.grace,
             ),
             opener,
+            metrics,
         )
         running = node.until_stopped(stop, loaded, on_ready)
         del loaded  # a node that moves lets go of its blocks
