@@ -21,7 +21,7 @@ BENCH_ARGS ?=
 CHROMIUM ?= /usr/bin/chromium
 BENCH_TEST := tests/e2e/test_benchmark_suite.py
 
-.PHONY: help setup setup-tests demo test test-contracts test-python test-bench bench bench-all lint lint-python format clean
+.PHONY: help setup setup-tests demo test test-contracts test-python test-bench bench bench-all lint lint-python docs format clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,7 +61,7 @@ bench: setup ## the benchmarks in a quarter of an hour: tables, benchmarks/resul
 bench-all: setup ## the benchmarks with more rounds, sessions and latencies (BENCH_ARGS='--only stream')
 	$(BIN)/python -m benchmarks --all $(BENCH_ARGS)
 
-lint: ## ruff, mypy, import-linter, and that the shipped ABI is the contracts'
+lint: ## ruff, mypy, import-linter, and that the shipped ABI and reference are the contracts'
 	@$(MAKE) --no-print-directory -j2 lint-python $(STAMPS)/abi
 
 lint-python: $(STAMPS)/python
@@ -69,6 +69,9 @@ lint-python: $(STAMPS)/python
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(STAMPS)/python ## the documentation as a site, in build/site (`mkdocs serve` while you write)
+	$(BIN)/mkdocs build --strict
 
 format: $(STAMPS)/python ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
@@ -101,9 +104,10 @@ $(STAMPS)/contracts: $(NPM) contracts/requirements.txt contracts/requirements-sl
 	@bash contracts/scripts/setup.sh
 	@mkdir -p $(STAMPS) && touch $@
 
-$(STAMPS)/abi: $(NPM) $(CONTRACTS) $(wildcard core/corolla_core/chain/abi/*.json contracts/scripts/*.mjs)
-	@echo "==> Contracts compiled: is the shipped ABI theirs?"
+$(STAMPS)/abi: $(NPM) $(CONTRACTS) $(wildcard core/corolla_core/chain/abi/*.json contracts/scripts/*.mjs) docs/reference/contracts.md
+	@echo "==> Contracts compiled: are the shipped ABI and their reference theirs?"
 	@node contracts/scripts/compile.mjs --check
+	@node contracts/scripts/natspec.mjs --check
 	@mkdir -p $(STAMPS) && touch $@
 
 # The explorer is tested in a real browser.

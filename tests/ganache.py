@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from corolla.devnet.ganache import RULES
 from corolla_core.protocol.signature import Signer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -98,7 +99,7 @@ def running_ganache(
         f"--wallet.totalAccounts={ACCOUNTS}",
         f"--chain.chainId={chain_id}",
         f"--chain.networkId={chain_id}",
-        "--chain.hardfork=shanghai",
+        *RULES,
         f"--miner.blockTime={block_time}",
         "--logging.quiet=true",
     ]

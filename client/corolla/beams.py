@@ -96,8 +96,10 @@ def check_beams(params: SamplingParams, beams: int) -> None:
     """Raises InvalidInput for what beam search does not do."""
     if not 2 <= beams <= MAX_BEAMS:
         raise InvalidInput(f"from 2 to {MAX_BEAMS} beams")
-    if not params.greedy or params.repetition_penalty != 1 or params.stop:
-        raise InvalidInput("beam search takes no temperature, repetition penalty or stop strings")
+    if not params.greedy or params.repetition_penalty != 1 or params.stop or params.json_schema:
+        raise InvalidInput("beam search takes no temperature, repetition penalty, stop strings or schema")
+    if params.presence_penalty or params.frequency_penalty:
+        raise InvalidInput("beam search takes no penalties")
 
 
 async def search(

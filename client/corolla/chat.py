@@ -9,7 +9,7 @@ from corolla.generation import MakeSpeculator, Tape, TextModel, TextStream
 from corolla.session import Session
 from corolla.values import ChatMessage, Generation, Piece
 from corolla_core.model.sampling import SamplingParams
-from corolla_core.protocol.errors import InvalidInput
+from corolla_core.protocol.errors import ContextExceeded, InvalidInput
 
 MakeSession = Callable[[Tape, int], Awaitable[Session]]
 """Opens a session of so many positions."""
@@ -97,7 +97,7 @@ class ChatSession:
             raise InvalidInput("one turn of a conversation at a time")
         needed = len(prompt) + params.max_tokens
         if self._largest is not None and needed > self._largest:
-            raise InvalidInput(f"{needed} positions are more than the model's context of {self._largest}")
+            raise ContextExceeded("more than the model's context", limit=self._largest, needed=needed)
         session = self._session
         if session is not None and not session.affords(len(prompt) + params.max_tokens, at=self._shared(prompt)):
             await self.close()

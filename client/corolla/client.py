@@ -24,9 +24,9 @@ from corolla.logs import quiet_unless_configured
 from corolla.many import AT_ONCE, generate_many
 from corolla.peers import Peers
 from corolla.policy import Policy
-from corolla.speculation import Speculation
+from corolla.speculation import OFF, Speculation
 from corolla.staked import StakedLookup
-from corolla.values import Balance, BeamText, ChatMessage, Generation
+from corolla.values import Balance, BeamText, ChatMessage, Generation, Prompt
 from corolla.wallet import Wallet, WalletPolicy
 from corolla_core.chain.models import Models
 from corolla_core.chain.network import Network, resolve_network
@@ -34,6 +34,7 @@ from corolla_core.chain.registry import Registry
 from corolla_core.chain.reputation import Reputation
 from corolla_core.chain.rpc import Chain
 from corolla_core.config import home
+from corolla_core.config.tracing import tracing_from_environment
 from corolla_core.model.sampling import SamplingParams
 from corolla_core.protocol.errors import ConfigError, CorollaError, UnsupportedModel
 from corolla_core.protocol.ids import Address, TrancheId
@@ -129,19 +130,30 @@ class AsyncClient:
         self._funds = self._swarm = None
         await self._stack.aclose()
 
+    @property
+    def max_price(self) -> int | None:
+        """The most a node may ask per token and block."""
+        return self.policy.max_price
+
+    @property
+    def max_waste(self) -> float:
+        """Wrongly guessed positions that may be paid for, for each token of a text."""
+        return 0.0 if self._speculation.by == OFF else self._speculation.waste
+
     # Text
 
     def stream(
         self,
-        prompt: str | Sequence[ChatMessage],
+        prompt: Prompt,
         params: SamplingParams,
         *,
         logprobs: bool = False,
+        top_logprobs: int = 0,
         speculation: Speculation | None = None,
     ) -> TextStream:
-        """Text as it is generated. `prompt` is plain text, or messages for the model's chat template."""
+        """Text as it is generated. `prompt` is plain text, token ids, or messages for the model's chat template."""
         how = speculation or self._speculation
-        return self._joined.engine.stream(prompt, params, logprobs=logprobs, speculation=how)
+        return self._joined.engine.stream(prompt, params, logprobs=logprobs, top_logprobs=top_logprobs, speculation=how)
 
     async def generate(
         self,
@@ -191,6 +203,11 @@ class AsyncClient:
         """A conversation whose turns reuse what the nodes hold. Close it, or use it in `async with`."""
         how = speculation or self._speculation
         return self._joined.engine.chat(system=system, capacity=capacity, speculation=how)
+
+    @property
+    def model(self) -> LocalModel:
+        """This client's share of the model."""
+        return self._joined.model
 
     async def nodes(self) -> list[Announcement]:
         """Who serves blocks of the model now."""
@@ -296,6 +313,9 @@ class AsyncClient:
             _, checkpoint = checkpoint_ref(ref, models_dir=self.home / "models")
             return DraftModel(checkpoint, tokenizer=model.tokenizer)
 
+        tracing = tracing_from_environment("corolla-client")
+        if tracing is not None:
+            stack.push_async_callback(asyncio.to_thread, tracing.close)
         engine = Engine(
             model=model,
             hidden_size=model.hidden_size,
@@ -308,6 +328,7 @@ class AsyncClient:
             weight_root=model.weight_root,
             policy=self.policy,
             load_draft=load_draft,
+            tracing=tracing,
         )
         stack.push_async_callback(engine.close)
         return _Swarm(model, found, links, peers, wallet, engine)

@@ -17,10 +17,11 @@ from corolla.peers import Peers
 from corolla.policy import Policy, Shape
 from corolla.session import Session
 from corolla.speculation import AUTO, LOOKUP, OFF, Speculation, Speculator
-from corolla.values import ChatMessage
+from corolla.values import ChatMessage, Prompt
 from corolla.wallet import Wallet
+from corolla_core.config.tracing import Tracing
 from corolla_core.model.sampling import SamplingParams
-from corolla_core.protocol.errors import InvalidInput
+from corolla_core.protocol.errors import ContextExceeded, InvalidInput
 from corolla_core.protocol.ids import Hash32
 from corolla_core.protocol.opening import check_row_size
 from corolla_core.protocol.receipt import SignedReceipt, WireDtype
@@ -53,6 +54,7 @@ class Engine:
         weight_root: Callable[[Span], Hash32] | None = None,
         policy: Policy | None = None,
         load_draft: LoadDraft | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._model = model
         self._hidden_size = hidden_size
@@ -65,15 +67,17 @@ class Engine:
         self._weight_root = weight_root
         self._policy = policy or Policy()
         self._load_draft = load_draft
+        self._tracing = tracing
         self._drafts: dict[str, asyncio.Task[DraftModel]] = {}
         self._sessions: set[Session] = set()
 
     def stream(
         self,
-        prompt: str | Sequence[ChatMessage],
+        prompt: Prompt,
         params: SamplingParams,
         *,
         logprobs: bool = False,
+        top_logprobs: int = 0,
         speculation: Speculation | None = None,
     ) -> TextStream:
         """A text of its own, in a session of its own. Nothing is guessed without `speculation`."""
@@ -86,6 +90,7 @@ class Engine:
             close_session=self._close_after,
             make_speculator=self._speculators(speculation),
             logprobs=logprobs,
+            top_logprobs=top_logprobs,
         )
 
     def chat(
@@ -124,6 +129,9 @@ class Engine:
         for more sequences than any node may take at once."""
         wire = WireDtype(self._policy.wire_dtype)
         check_row_size(batch * wire.width(self._hidden_size) * DTYPE_BYTES[wire])
+        trace = None
+        if self._tracing is not None:
+            trace = self._tracing.begin("corolla.session", batch=batch, max_tokens=max_tokens)
         session = Session(
             shape=Shape(batch, max_tokens, self._hidden_size),
             chain_id=self._chain_id,
@@ -133,13 +141,20 @@ class Engine:
             inputs=tape.inputs,
             weight_root=self._weight_root,
             policy=self._policy,
+            trace=trace,
         )
         self._sessions.add(session)
+        opening = trace and trace.begin("corolla.open")
         try:
             await session.open()
-        except BaseException:
+        except BaseException as error:
             self._sessions.discard(session)
+            for each in (opening, trace):
+                if each is not None:
+                    each.end(error)
             raise
+        if opening is not None:
+            opening.end()
         return session
 
     async def meet(self) -> None:
@@ -157,6 +172,8 @@ class Engine:
         try:
             await session.close()
         finally:
+            if session.trace is not None:
+                session.trace.end(session=session.id.hex(), failovers=session.failovers)
             await self._keep_receipts(session.take_receipts())
 
     async def close(self) -> None:
@@ -168,7 +185,7 @@ class Engine:
 
     def _fitting(self, positions: int) -> int:
         if self._context is not None and positions > self._context:
-            raise InvalidInput(f"{positions} positions are more than the model's context of {self._context}")
+            raise ContextExceeded("more than the model's context", limit=self._context, needed=positions)
         return positions
 
     def _speculators(self, how: Speculation | None) -> MakeSpeculator:

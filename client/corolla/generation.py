@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,8 +14,8 @@ from torch import Tensor
 from corolla.drafter import MAX_DRAFT
 from corolla.session import Session
 from corolla.speculation import Speculator
-from corolla.values import FinishReason, Generation, NodeUsage, Piece, RouteHop, Usage
-from corolla_core.model.sampling import Sampler, SamplingParams, StopWatcher
+from corolla.values import FinishReason, Generation, NodeUsage, Piece, RouteHop, Spent, Usage
+from corolla_core.model.sampling import Constraint, Sampler, SamplingParams, StopWatcher
 from corolla_core.protocol.errors import InvalidInput
 from corolla_core.protocol.units import Nectar
 
@@ -39,6 +40,8 @@ class TextModel(Protocol):
     def all_logits(self, hidden_BTD: Tensor) -> Tensor: ...
 
     def watcher(self, stop: Sequence[str]) -> StopWatcher: ...
+
+    def constraint(self, params: SamplingParams) -> Constraint | None: ...
 
 
 @dataclass(slots=True)
@@ -79,17 +82,20 @@ class _Writer:
         params: SamplingParams,
         *,
         logprobs: bool,
+        top_logprobs: int,
         speculator: Speculator | None = None,
         computed: int,
+        constraint: Constraint | None,
     ) -> None:
         """`computed`: how many positions of the prompt the nodes are to compute."""
         self._model = model
         self._params = params
-        self._sampler = Sampler(params, prompt)
+        self._sampler = Sampler(params, prompt, constraint=constraint)
         self._watcher = model.watcher(params.stop)
         self._position = len(prompt)
         self._count = 0
         self._logprobs = logprobs
+        self._top_logprobs = top_logprobs
         self._speculator = speculator
         self._computed = computed
         self._guessed: list[int] = []
@@ -128,14 +134,29 @@ class _Writer:
         token = self._sampler.pick(logits_V)
         if token in self._model.eos_ids:
             return token, Piece(self._watcher.flush(), ()), "eos"
-        logprobs = (float(torch.log_softmax(logits_V.float(), dim=-1)[token]),) if self._logprobs else ()
+        logprobs, top = self._measured(logits_V, token)
         text = self._watcher.push(token)
         self._count += 1
         if self._watcher.stopped is not None:
-            return token, Piece(text, (token,), logprobs), "stop"
+            return token, Piece(text, (token,), logprobs, top), "stop"
+        if self._sampler.complete:
+            return token, Piece(text + self._watcher.flush(), (token,), logprobs, top), "eos"
         if not self.left:
-            return token, Piece(text + self._watcher.flush(), (token,), logprobs), "length"
-        return token, Piece(text, (token,), logprobs), None
+            return token, Piece(text + self._watcher.flush(), (token,), logprobs, top), "length"
+        return token, Piece(text, (token,), logprobs, top), None
+
+    def _measured(
+        self, logits_V: Tensor, token: int
+    ) -> tuple[tuple[float, ...], tuple[tuple[tuple[int, float], ...], ...]]:
+        """The log probabilities of this token and of the likeliest, as the model has them before any sampling."""
+        if not self._logprobs:
+            return (), ()
+        logprobs_V = torch.log_softmax(logits_V.float(), dim=-1)
+        mine = (float(logprobs_V[token]),)
+        if not self._top_logprobs:
+            return mine, ()
+        likeliest = torch.topk(logprobs_V, min(self._top_logprobs, logprobs_V.numel()))
+        return mine, (tuple(zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)),)
 
     def _learn(self, tokens: list[int], seconds: float | None) -> None:
         if self._speculator is None:
@@ -173,6 +194,7 @@ class TextStream:
         close_session: CloseSession,
         make_speculator: MakeSpeculator,
         logprobs: bool = False,
+        top_logprobs: int = 0,
     ) -> None:
         self._model = model
         self._prompt = prompt
@@ -182,6 +204,8 @@ class TextStream:
         self._close = close_session
         self._make_speculator = make_speculator
         self._logprobs = logprobs
+        self._top_logprobs = top_logprobs
+        self._spent: Callable[[], Spent] = Spent
         self._generation: Generation | None = None
         self._session: Session | None = None
         self._pieces = self._generate()
@@ -197,6 +221,11 @@ class TextStream:
     def route(self) -> tuple[RouteHop, ...]:
         """Who serves it at this moment; empty before the first piece."""
         return self._session.route if self._session is not None else ()
+
+    @property
+    def spent(self) -> Spent:
+        """What it has taken so far; after an end of any kind, all that it took."""
+        return self._spent()
 
     def __aiter__(self) -> AsyncIterator[Piece]:
         return self._pieces
@@ -223,13 +252,21 @@ class TextStream:
     async def _generate(self) -> AsyncGenerator[Piece]:
         began = time.monotonic()
         prompt: list[int] = await self._model.run(self._model.prompt_ids, self._prompt)
+        constraint = await self._model.run(self._model.constraint, self._params)
         speculator = await self._make_speculator(prompt, self._params)
         session, cached = await self._open(self._tape, prompt, self._params)
         self._session = session
         before, failovers = session.usage(), session.failovers
         pieces: list[Piece] = []
         times: list[float] = []
+
+        def spent() -> Spent:
+            cost = Nectar(sum(node.cost for node in _since(before, session.usage())))
+            return Spent(len(prompt), cached, sum(len(piece.token_ids) for piece in pieces), cost)
+
+        self._spent = spent
         reusable = False
+        trace = session.trace and session.trace.begin("corolla.generate", prompt=len(prompt), cached=cached)
         try:
             self._tape.ids[cached:] = prompt[cached:]
             writer = _Writer(
@@ -237,6 +274,8 @@ class TextStream:
                 prompt,
                 self._params,
                 logprobs=self._logprobs,
+                top_logprobs=self._top_logprobs,
+                constraint=constraint,
                 speculator=speculator,
                 computed=len(prompt) - cached,
             )
@@ -267,6 +306,8 @@ class TextStream:
             reusable = True
             finish = step.finish
         finally:
+            if trace is not None:
+                trace.end(None if reusable else sys.exception(), tokens=len(times))
             await self._close(session, reusable)
         per_node = _since(before, session.usage())
         token_ids = tuple(token for piece in pieces for token in piece.token_ids)

@@ -11,6 +11,7 @@ from corolla.links import Link
 from corolla.receipts import ReceiptChain, Witness
 from corolla.router import Leg
 from corolla.wallet import Purse, Wallet
+from corolla_core.config.tracing import Traced
 from corolla_core.protocol.errors import CorollaError, NetworkError, PaymentError
 from corolla_core.protocol.ids import Address
 from corolla_core.protocol.units import Nectar
@@ -51,6 +52,7 @@ class Hop:
     tokens: int = 0
     cost: Nectar = NOTHING
     reply: asyncio.Future[Opened | Rewired] | None = field(default=None, repr=False)
+    trace: Traced | None = field(default=None, repr=False)
 
     @property
     def account(self) -> Address:
@@ -112,6 +114,12 @@ class Hop:
         if self.error is None:
             self.error = error
         self.interrupt(self.error)
+
+    def end_trace(self) -> None:
+        """The node's part in this session is over."""
+        if self.trace is not None:
+            self.trace.end(self.error, tokens=self.tokens)
+            self.trace = None
 
     def interrupt(self, error: CorollaError) -> None:
         """Whoever waits for this node's answer waits in vain, though the node is good."""

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 
 from corolla.compute import ComputeThread
-from corolla.values import ChatMessage
+from corolla.grammar import Grammar
+from corolla.tool_prompt import told_of_tools
+from corolla.values import Conversation, Prompt
 from corolla_core.model.cache import rolls_back
 from corolla_core.model.checkpoint import Checkpoint, open_checkpoint
 from corolla_core.model.front import load_front
 from corolla_core.model.head import load_head
 from corolla_core.model.manifest import Manifest
-from corolla_core.model.sampling import StopWatcher
+from corolla_core.model.sampling import Constraint, SamplingParams, StopWatcher
 from corolla_core.model.tensors import onto_wire, wire_dtype
 from corolla_core.protocol.errors import InvalidInput, UnsupportedModel
 from corolla_core.protocol.ids import Hash32, ModelRoot
@@ -43,6 +46,7 @@ class LocalModel:
         self.tokenizer: Any = checkpoint.tokenizer()
         self._front = load_front(checkpoint, manifest=manifest)
         self._head = load_head(checkpoint, manifest=manifest)
+        self._grammar: Grammar | None = None
         self._wire = wire
         self._thread = ComputeThread("corolla-model")
 
@@ -61,9 +65,18 @@ class LocalModel:
     def close(self) -> None:
         self._thread.close()
 
-    def prompt_ids(self, prompt: str | Sequence[ChatMessage]) -> list[int]:
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
         """Token ids of a text as it is, or of a conversation through the model's chat template. Raises InvalidInput."""
-        ids = list(self.tokenizer(prompt).input_ids) if isinstance(prompt, str) else self._chat_ids(list(prompt))
+        if isinstance(prompt, str):
+            ids = list(self.tokenizer(prompt).input_ids)
+        elif isinstance(prompt, Conversation):
+            ids = self._chat_ids(list(prompt.messages), list(prompt.tools))
+        elif all(isinstance(each, int) for each in prompt):
+            ids = cast(list[int], list(prompt))
+            if not all(0 <= each < self._front.vocab_size for each in ids):
+                raise InvalidInput(f"token ids are from 0 to {self._front.vocab_size - 1}")
+        else:
+            ids = self._chat_ids(cast(list[Mapping[str, Any]], list(prompt)), [])
         if not ids:
             raise InvalidInput("an empty prompt")
         return ids
@@ -88,15 +101,28 @@ class LocalModel:
     def watcher(self, stop: Sequence[str]) -> StopWatcher:
         return StopWatcher(self.tokenizer, stop)
 
-    def _chat_ids(self, messages: list[ChatMessage]) -> list[int]:
+    def constraint(self, params: SamplingParams) -> Constraint | None:
+        """What keeps a text to its schema. Raises InvalidInput for a schema that cannot be kept to."""
+        if params.json_schema is None:
+            return None
+        if self._grammar is None:
+            self._grammar = Grammar(self.tokenizer, vocab_size=self._front.vocab_size, eos_ids=self.eos_ids)
+        return self._grammar.constraint(params.json_schema)
+
+    def _chat_ids(self, messages: list[Mapping[str, Any]], tools: list[Mapping[str, Any]]) -> list[int]:
         if not getattr(self.tokenizer, "chat_template", None):
             raise UnsupportedModel(f"{self.name} has no chat template: give it plain text")
         for message in messages:
             if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
                 raise InvalidInput("a message has a role and a content")
-        encoded = self.tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, return_dict=True
-        )
+        if "tools" not in self.tokenizer.chat_template:
+            messages, tools = told_of_tools(messages, tools), []
+        try:
+            encoded = self.tokenizer.apply_chat_template(
+                messages, tools=tools or None, add_generation_prompt=True, tokenize=True, return_dict=True
+            )
+        except TemplateError as error:
+            raise InvalidInput(f"messages that the model's chat template does not take: {error}") from None
         return list(encoded["input_ids"])
 
 

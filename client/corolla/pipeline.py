@@ -21,6 +21,7 @@ from corolla.receipts import Orders, ReceiptChain, Terms, Witness
 from corolla.router import Candidate, Leg, Preference, find_route, find_spares
 from corolla.wallet import Purse, Wallet, Want
 from corolla.wiring import Patience, Replay, Wiring
+from corolla_core.config.tracing import Traced
 from corolla_core.protocol.errors import (
     CorollaError,
     NetworkError,
@@ -56,6 +57,7 @@ class Pipeline:
         weight_root: Callable[[Span], Hash32] | None = None,
         policy: Policy | None = None,
         clock: Callable[[], float] = time.time,
+        trace: Traced | None = None,
     ) -> None:
         self.session = session
         self.shape = shape
@@ -65,6 +67,7 @@ class Pipeline:
         self.linkage = Linkage()
         self.orders = Orders()
         self._clock = clock
+        self._trace = trace
         self._chain_id = chain_id
         self._peers = peers
         self._links = links
@@ -157,12 +160,14 @@ class Pipeline:
             hop.send(Close(self.session))
         for hop in [*self.hops, *self.retired]:
             hop.purse.release()
+            hop.end_trace()
 
     def _retire_lost(self) -> None:
         lost = [hop for hop in self.hops if hop.lost]
         self._peers.sessions -= Counter(hop.account for hop in lost)
         for hop in lost:
             hop.purse.release()
+            hop.end_trace()
             _close(hop.link, self.session)
         self.retired += [hop for hop in lost if hop.cost]
         self.hops = [hop for hop in self.hops if not hop.lost]
@@ -288,6 +293,9 @@ class Pipeline:
         except (CorollaError, TimeoutError) as error:
             self._out(hop.account, error)
             _close(hop.link, self.session)  # it may have opened after all
+            if hop.trace is not None:
+                hop.trace.end(error)
+                hop.trace = None
             if isinstance(error, (NetworkError, ServingError, TimeoutError)):
                 raise
             # Whatever a node refuses with, to this session it is a node that cannot be used.
@@ -310,6 +318,8 @@ class Pipeline:
         """What the node answers, and the nonce it was asked with: a fresh one every time, as it signs one chain of
         receipts under a nonce and no more."""
         purse, leg = hop.purse, hop.leg
+        if self._trace is not None:
+            hop.trace = self._trace.begin("corolla.hop", account=leg.account, blocks=str(leg.span))
         message = Open(
             session=self.session,
             model_root=self._peers.model_root,
@@ -326,6 +336,7 @@ class Pipeline:
             client_nonce=secrets.token_bytes(32),
             upstream=None if before is None else address_bytes(before.account),
             downstream=None if after is None else after.endpoint,
+            traceparent=hop.trace.traceparent if hop.trace is not None else None,
         )
         deadline = time.monotonic() + self.policy.answer
         while True:

@@ -28,6 +28,7 @@ from corolla.policy import Policy, Shape
 from corolla.prefill import prefill_steps
 from corolla.values import NodeUsage, RouteHop
 from corolla.wallet import Wallet
+from corolla_core.config.tracing import Traced
 from corolla_core.model.tensors import to_wire
 from corolla_core.protocol.errors import (
     CorollaError,
@@ -72,12 +73,14 @@ class Session:
         weight_root: Callable[[Span], Hash32] | None = None,
         policy: Policy | None = None,
         clock: Callable[[], float] = time.time,
+        trace: Traced | None = None,
     ) -> None:
         self.id = SessionId(secrets.token_bytes(16))
         self.shape = shape
         self.policy = policy or Policy()
         self.position = 0
         self.failovers = 0
+        self.trace = trace
         self._links = links
         self._wallet = wallet
         self._inputs = inputs
@@ -91,6 +94,7 @@ class Session:
             weight_root=weight_root,
             policy=self.policy,
             clock=clock,
+            trace=trace,
         )
         self._number = 0
         self._pending: dict[int, Pending] = {}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 from corolla_core.protocol.ids import Address
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.units import Nectar
+
+NOTHING = Nectar(0)
 
 FinishReason = Literal["eos", "stop", "length"]
 
@@ -20,15 +23,30 @@ class ChatMessage(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
+class Conversation:
+    """Messages together with the tools the model may call, each as OpenAI's API describes a tool. Messages may carry
+    more than role and content where the model's chat template knows of it (`tool_calls`, `tool_call_id`, `name`)."""
+
+    messages: tuple[Mapping[str, Any], ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+
+
+Prompt = str | Sequence[int] | Sequence[ChatMessage] | Conversation
+"""A text as it is, its token ids, or what goes through the model's chat template."""
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
     """Text that has just become certain, with the tokens generated since the piece before.
 
-    `text` may be empty while a character or a possible stop string is incomplete. `logprobs` go with `token_ids`.
+    `text` may be empty while a character or a possible stop string is incomplete. `logprobs` go with `token_ids`, and
+    so do the likeliest tokens of each position, `top_logprobs`, with their log probabilities, likeliest first.
     """
 
     text: str
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...] = ()
+    top_logprobs: tuple[tuple[tuple[int, float], ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +83,16 @@ class Usage:
         """Decoding speed, the first token's wait left out."""
         decoding = self.seconds - self.first_token_seconds
         return (self.tokens - 1) / decoding if self.tokens > 1 and decoding > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a generation has taken so far, ended or not."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    tokens: int = 0
+    cost: Nectar = NOTHING
 
 
 @dataclass(frozen=True, slots=True)

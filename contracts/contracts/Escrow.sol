@@ -173,11 +173,16 @@ contract Escrow is IEscrow, EIP712, Ownable, ReentrancyGuard {
     /// @inheritdoc IEscrow
     function withdrawPayee(address to) external nonReentrant returns (uint256 amount) {
         if (to == address(0)) revert AddressIsZero();
-        amount = payeeBalance[msg.sender];
-        if (amount == 0) revert NothingToWithdraw(msg.sender);
-        payeeBalance[msg.sender] = 0;
-        emit PayeeWithdrawn(msg.sender, to, amount);
-        TOKEN.safeTransfer(to, amount);
+        address payout = REGISTRY.payoutOf(msg.sender);
+        if (payout != address(0) && payout != to) revert PayoutIsBound(msg.sender, payout);
+        return _withdrawPayee(msg.sender, to);
+    }
+
+    /// @inheritdoc IEscrow
+    function withdrawPayeeFor(address payee) external nonReentrant returns (uint256 amount) {
+        address payout = REGISTRY.payoutOf(payee);
+        if (payout == address(0)) revert PayoutNotBound(payee);
+        return _withdrawPayee(payee, payout);
     }
 
     /// @inheritdoc IEscrow
@@ -290,6 +295,14 @@ contract Escrow is IEscrow, EIP712, Ownable, ReentrancyGuard {
         freeBalance[account] += amount;
         emit Deposited(account, msg.sender, amount);
         TOKEN.safeTransferFrom(msg.sender, address(this), amount);
+    }
+
+    function _withdrawPayee(address payee, address to) private returns (uint256 amount) {
+        amount = payeeBalance[payee];
+        if (amount == 0) revert NothingToWithdraw(payee);
+        payeeBalance[payee] = 0;
+        emit PayeeWithdrawn(payee, to, amount);
+        TOKEN.safeTransfer(to, amount);
     }
 
     function _takeFree(address account, uint256 amount) private {

@@ -24,6 +24,7 @@ contract NodeRegistry is INodeRegistry, AccessControl, ReentrancyGuard {
         uint96 unbonding;
         uint64 unbondingAt;
         uint64 jailedUntil;
+        bool earnsForOwner;
         Locks locks;
         bytes peerId;
     }
@@ -53,6 +54,8 @@ contract NodeRegistry is INodeRegistry, AccessControl, ReentrancyGuard {
     uint64 public unbondingDelay;
     /// @inheritdoc INodeRegistry
     mapping(bytes32 trancheId => mapping(address node => uint256)) public refunded;
+    /// @inheritdoc INodeRegistry
+    mapping(address node => address owner) public acceptedOwner;
     mapping(address node => Node) private _nodes;
 
     /// @param token Nectar
@@ -70,14 +73,20 @@ contract NodeRegistry is INodeRegistry, AccessControl, ReentrancyGuard {
 
     /// @inheritdoc INodeRegistry
     function register(bytes calldata peerId, address owner, uint256 stake) external nonReentrant {
-        Node storage node = _nodes[msg.sender];
-        if (node.owner != address(0)) revert AlreadyRegistered(msg.sender);
-        if (owner == address(0)) revert OwnerIsZero();
-        if (stake < minStake) revert StakeTooSmall(minStake, stake);
-        _checkPeerId(peerId);
-        (node.owner, node.peerId) = (owner, peerId);
-        emit NodeRegistered(msg.sender, owner, peerId, stake);
-        _stake(node, stake);
+        _register(msg.sender, peerId, owner, stake);
+    }
+
+    /// @inheritdoc INodeRegistry
+    function acceptOwner(address owner) external {
+        acceptedOwner[msg.sender] = owner;
+        emit OwnerAccepted(msg.sender, owner);
+    }
+
+    /// @inheritdoc INodeRegistry
+    function registerFor(address node, bytes calldata peerId, uint256 stake) external nonReentrant {
+        if (acceptedOwner[node] != msg.sender) revert OwnerNotAccepted(node, msg.sender);
+        _nodes[node].earnsForOwner = true;
+        _register(node, peerId, msg.sender, stake);
     }
 
     /// @inheritdoc INodeRegistry
@@ -233,6 +242,12 @@ contract NodeRegistry is INodeRegistry, AccessControl, ReentrancyGuard {
     }
 
     /// @inheritdoc INodeRegistry
+    function payoutOf(address node_) external view returns (address) {
+        Node storage node = _nodes[node_];
+        return node.earnsForOwner ? node.owner : address(0);
+    }
+
+    /// @inheritdoc INodeRegistry
     function activeStake(address node) external view returns (uint256) {
         return _nodes[node].stake;
     }
@@ -247,6 +262,18 @@ contract NodeRegistry is INodeRegistry, AccessControl, ReentrancyGuard {
     function _revokeRole(bytes32 role, address account) internal override returns (bool) {
         if (role == ESCROW_ROLE) revert RoleIsPermanent(role);
         return super._revokeRole(role, account);
+    }
+
+    /// @dev The stake is the caller's, which is the node or its owner.
+    function _register(address node_, bytes calldata peerId, address owner, uint256 stake) private {
+        Node storage node = _nodes[node_];
+        if (node.owner != address(0)) revert AlreadyRegistered(node_);
+        if (owner == address(0)) revert OwnerIsZero();
+        if (stake < minStake) revert StakeTooSmall(minStake, stake);
+        _checkPeerId(peerId);
+        (node.owner, node.peerId) = (owner, peerId);
+        emit NodeRegistered(node_, owner, peerId, stake);
+        _stake(node, stake);
     }
 
     function _stake(Node storage node, uint256 amount) private {

@@ -104,6 +104,9 @@ interface IEscrow {
     error AddressIsZero();
     error InsufficientFree(uint256 available, uint256 needed);
     error NothingToWithdraw(address account);
+    /// @notice What this node earns goes to the owner who registered it, and nowhere else.
+    error PayoutIsBound(address payee, address payout);
+    error PayoutNotBound(address payee);
     error RootIsZero();
     error ExpiryOutOfRange(uint64 earliest, uint64 latest, uint64 offered);
     error TrancheUnknown(bytes32 trancheId);
@@ -160,8 +163,11 @@ interface IEscrow {
     /// @return paid what was credited to payees, all together, net of fees
     function redeem(Redemption[] calldata items) external returns (uint256 paid);
 
-    /// @notice Sends all that the caller has earned to `to`.
+    /// @notice Sends all that the caller has earned to `to`, which for a node that its owner registered is the owner.
     function withdrawPayee(address to) external returns (uint256 amount);
+
+    /// @notice Sends all that a node has earned to the owner who registered it. Anyone may call.
+    function withdrawPayeeFor(address payee) external returns (uint256 amount);
 
     /// @notice Returns what was not redeemed to the payer's free balance, once the tranche has closed. Anyone may call.
     function reclaim(bytes32 trancheId) external returns (uint128 amount);

@@ -28,6 +28,8 @@ interface INodeRegistry {
     }
 
     event NodeRegistered(address indexed node, address indexed owner, bytes peerId, uint256 stake);
+    /// @notice `node` lets `owner` register it; the zero address takes that back.
+    event OwnerAccepted(address indexed node, address indexed owner);
     event PeerIdUpdated(address indexed node, bytes peerId);
     event StakeAdded(address indexed node, address indexed from, uint256 amount);
     event UnstakeBegun(address indexed node, uint256 amount, uint64 withdrawableAt);
@@ -47,6 +49,7 @@ interface INodeRegistry {
     error NotRegistered(address node);
     error NotOwner(address node, address account);
     error OwnerIsZero();
+    error OwnerNotAccepted(address node, address account);
     error PeerIdLengthInvalid(uint256 length);
     error StakeTooSmall(uint256 minimum, uint256 offered);
     error StakeInsufficient(uint256 available, uint256 needed);
@@ -65,6 +68,14 @@ interface INodeRegistry {
     /// @param owner whom the stake belongs to; may be the caller
     /// @param stake at least `minStake`
     function register(bytes calldata peerId, address owner, uint256 stake) external;
+
+    /// @notice Lets `owner` register the calling node, with which all that the node earns becomes the owner's for good.
+    /// @dev Zero takes it back. Of no effect on a node that is registered.
+    function acceptOwner(address owner) external;
+
+    /// @notice Registers `node`, which has accepted the caller as its owner, and stakes `stake`, pulled from the caller.
+    /// @dev What the node earned and will earn in the escrow goes to the caller only (see `payoutOf`).
+    function registerFor(address node, bytes calldata peerId, uint256 stake) external;
 
     /// @notice Announces a new peer id for the calling node.
     function updatePeerId(bytes calldata peerId) external;
@@ -117,6 +128,13 @@ interface INodeRegistry {
 
     /// @notice Everything about a node; all zero when it never registered.
     function nodeOf(address node) external view returns (NodeView memory);
+
+    /// @notice The only account that may be paid what a node earns: the owner, where the owner registered it; zero where the
+    /// node registered itself or not at all, and says itself where its earnings go.
+    function payoutOf(address node) external view returns (address);
+
+    /// @notice Whom a node lets register it.
+    function acceptedOwner(address node) external view returns (address);
 
     /// @notice A node's active stake.
     function activeStake(address node) external view returns (uint256);

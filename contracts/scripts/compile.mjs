@@ -16,6 +16,9 @@ const EXPORTED = {
   ReputationOracle: "contracts/ReputationOracle.sol",
   Disputes: "contracts/Disputes.sol",
   JurorPool: "contracts/JurorPool.sol",
+  Cooperative: "contracts/Cooperative.sol",
+  CooperativeFactory: "contracts/CooperativeFactory.sol",
+  OperatorRegistry: "contracts/OperatorRegistry.sol",
   TimelockController: "@openzeppelin/contracts/governance/TimelockController.sol",
 };
 const target = join(root, "..", "core", "corolla_core", "chain", "abi");

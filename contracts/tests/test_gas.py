@@ -10,6 +10,7 @@ from pathlib import Path
 
 from brownie import accounts, chain
 from eth_utils import keccak
+from gas_cooperative import measure_cooperative
 from gas_faults import measure_faults
 from gas_reputation import governor_gas, reputation_gas
 from jury_gas import measure_jury
@@ -92,6 +93,7 @@ def test_gas_figures_are_those_on_file(module_isolation, fn_isolation, project):
         lambda: measure_jury(project, accounts[10], measure),
         lambda: gas.update(reputation_gas(project, world)),
         lambda: measure_faults(project, world, measure, accounts[11]),
+        lambda: measure_cooperative(project, world, measure),
         lambda: gas.update(governor_gas(project, world, accounts[11])),
     ):
         part()

@@ -69,6 +69,7 @@ class NodeSettings(LayeredSettings):
     account: Path | None = None
     password_file: Path | None = None
     owner: str | None = None
+    cooperative: str | None = None
     network: str = "devnet"
     host: str = "127.0.0.1"
     public_host: str | None = None
@@ -78,6 +79,7 @@ class NodeSettings(LayeredSettings):
     data_dir: Path | None = None
     store: str | None = None
     metrics_port: Annotated[int | None, Field(ge=0, le=65535)] = None
+    metrics_host: str = "127.0.0.1"
     drain_timeout: Seconds = 10.0
     max_chunk_tokens: Annotated[int, Field(ge=1, le=4096)] = 8
     payment_grace: Seconds = 2.0

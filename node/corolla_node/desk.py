@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from asyncio import AbstractEventLoop
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from corolla_core.config.tracing import Tracing
 from corolla_node.archive import Archive
 from corolla_node.bookkeeper import Bookkeeper
 from corolla_node.kv_pool import KvPool, Share
 from corolla_node.links import Links
+from corolla_node.metrics import NodeMetrics
 from corolla_node.paybook import Paybook
 from corolla_node.ports import Clock, Memory
 from corolla_node.prefixes import Prefixes
@@ -68,3 +70,5 @@ class Desk:
     signing: Executor
     issuer: Issuer
     clock: Clock
+    metrics: NodeMetrics = field(default_factory=NodeMetrics)
+    tracing: Tracing | None = None

@@ -133,6 +133,10 @@ class Links:
         self._linger = linger
         self._shared: dict[Endpoint, _Shared] = {}
 
+    def __len__(self) -> int:
+        """How many peers it has dialed."""
+        return len(self._shared)
+
     def outlet(self, endpoint: Endpoint, on_lost: Callable[[Outlet, NetworkError], None]) -> Outlet:
         """A way to `endpoint`; dials when no link to it stands. Raises OutOfCapacity at `MAX_LINKS` peers."""
         shared = self._shared.get(endpoint)

@@ -13,6 +13,7 @@ from time import time
 import structlog
 from torch import get_num_threads
 
+from corolla_core.chain.cooperative import CooperativeFactory
 from corolla_core.chain.devnet_keys import DEVNET_CHAIN_IDS
 from corolla_core.chain.escrow import Escrow
 from corolla_core.chain.faults import Faults
@@ -22,6 +23,7 @@ from corolla_core.chain.registry import Registry
 from corolla_core.chain.rpc import Chain
 from corolla_core.chain.sender import TransactionSender
 from corolla_core.chain.token import Token
+from corolla_core.config.tracing import tracing_from_environment
 from corolla_core.model.checkpoint import Checkpoint
 from corolla_core.model.chunks import Chunks
 from corolla_core.model.manifest import Manifest
@@ -48,9 +50,11 @@ from corolla_node.loading import (
     load,
     open_model,
 )
+from corolla_node.metrics import NodeMetrics
 from corolla_node.onchain import EscrowTill, FaultsDocket, check_model, ensure_registered
 from corolla_node.opener import Opener
 from corolla_node.placement import Placement
+from corolla_node.pooled import ensure_pooled
 from corolla_node.redeemer import Redeemer, Thrift
 from corolla_node.running import Ready, Running
 from corolla_node.server import Offer
@@ -96,14 +100,21 @@ async def run_node(
         source = _Source(settings, checkpoint, manifest, report)
         loaded = await source.load(span)
         sender = TransactionSender(chain, signer)
-        await ensure_registered(
-            Registry(chain, sender),
-            Token(chain, sender),
-            account=signer.address,
-            peer_id=directory.peer_id,
-            owner=address(settings.owner) if settings.owner else None,
-            stake=settings.stake_amount,
-        )
+        registry = Registry(chain, sender)
+        if settings.cooperative is not None:
+            if settings.owner or settings.stake:
+                raise ConfigError("a cooperative is the owner and brings the stake: no --owner or --stake beside it")
+            pool = await CooperativeFactory(chain, sender).cooperative(address(settings.cooperative))
+            await ensure_pooled(registry, pool, account=signer.address, peer_id=directory.peer_id)
+        else:
+            await ensure_registered(
+                registry,
+                Token(chain, sender),
+                account=signer.address,
+                peer_id=directory.peer_id,
+                owner=address(settings.owner) if settings.owner else None,
+                stake=settings.stake_amount,
+            )
         store = await stack.enter_async_context(
             await asyncio.to_thread(Store.open, settings.store or data_dir.store_path)
         )
@@ -134,6 +145,10 @@ async def run_node(
         )
         await books.note_places(await asyncio.to_thread(archive.recover, await books.last_place()))
         libp2p = Libp2p(directory)
+        metrics = NodeMetrics()
+        tracing = tracing_from_environment("corolla-node")
+        if tracing is not None:
+            stack.push_async_callback(asyncio.to_thread, tracing.close)
         stack.push_async_callback(libp2p.stop)
 
         @asynccontextmanager
@@ -161,6 +176,8 @@ async def run_node(
                     clock=time,
                     fallback=libp2p,
                     tidy=lambda: _tidy(books, archive, retention),
+                    metrics=metrics,
+                    tracing=tracing,
                 ) as served:
                     await libp2p.start(signer, served.server)
                     yield served
@@ -204,6 +221,7 @@ async def run_node(
                 grace=parameters.grace,
             ),
             opener,
+            metrics,
         )
         running = node.until_stopped(stop, loaded, on_ready)
         del loaded  # a node that moves lets go of its blocks

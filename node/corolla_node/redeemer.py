@@ -109,6 +109,8 @@ class Redeemer:
         self._grace = grace
         self._checked = 0
         self.total = 0
+        self.held = 0
+        """what vouchers promise and is not redeemed, as of the last look"""
         self._hopeless: set[tuple[TrancheId, Address, int]] = set()
         self._busy = asyncio.Lock()
 
@@ -157,6 +159,7 @@ class Redeemer:
 
     async def _choose(self, *, final: bool) -> list[KeptVoucher]:
         waiting = [voucher for voucher in await self._ledger.unredeemed() if _key(voucher) not in self._hopeless]
+        self.held = sum(voucher.due for voucher in waiting)
         if not waiting:
             return []
         now = UnixTime(int(self._clock()))

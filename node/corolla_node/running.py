@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import structlog
 
 from corolla_core.chain.network import Network
+from corolla_core.config.metrics import serve_metrics
 from corolla_core.model.manifest import Manifest
 from corolla_core.protocol.errors import CorollaError, ModelError, NetworkError
 from corolla_core.protocol.ids import Address
@@ -26,7 +27,7 @@ from corolla_node.config import NodeSettings
 from corolla_node.data_dir import DataDir
 from corolla_node.engine import NUMERIC_CLASS
 from corolla_node.loading import Loaded
-from corolla_node.metrics import serve_metrics
+from corolla_node.metrics import NodeMetrics, StatusCollector
 from corolla_node.opener import Opener
 from corolla_node.placement import Held, Placement
 from corolla_node.redeemer import Redeemer
@@ -104,6 +105,7 @@ class Running:
         placement: Placement | None,
         redeemer: Redeemer,
         opener: Opener | None,
+        metrics: NodeMetrics,
     ) -> None:
         """`settings` name the device and dtype chosen. `placement` is None for a node that stays where it is, `opener`
         where nobody can demand openings."""
@@ -118,6 +120,8 @@ class Running:
         self._placement = placement
         self._redeemer = redeemer
         self._opener = opener
+        self._metrics = metrics
+        self._last_status: dict[str, Any] = {}
         self._started = time()
         self._lost: CorollaError | None = None
         self._served: Serving | None = None
@@ -134,7 +138,7 @@ class Running:
             stack.push_async_callback(self._unsettle)
             metrics_port = None
             if self._settings.metrics_port is not None:
-                metrics_port, stop_metrics = serve_metrics(self._settings.metrics_port, self.status)
+                metrics_port, stop_metrics = self._serve_metrics(self._settings.metrics_port)
                 stack.push_async_callback(asyncio.to_thread, stop_metrics)
             self._announcer = Announcer(
                 self._directory,
@@ -168,6 +172,13 @@ class Running:
                     task.cancel()
             self._data_dir.write_status(self.status() | {"state": "stopped"})
         return self._lost
+
+    def _serve_metrics(self, port: int) -> tuple[int, Callable[[], None]]:
+        """Raises NetworkError. What is shown is a second old at most: scrapes come on another thread, and the status is
+        made on this one."""
+        self.status()
+        collectors = (self._metrics, StatusCollector(lambda: self._last_status))
+        return serve_metrics(collectors, port=port, host=self._settings.metrics_host)
 
     # Where to serve
 
@@ -275,7 +286,7 @@ class Running:
         served = self._served
         if served is not None:
             self._shown = _figures(served)
-        return {
+        self._last_status = {
             "account": self._signer.address,
             "pid": os.getpid(),
             "network": self._network.name,
@@ -283,6 +294,7 @@ class Running:
             "model_root": self._manifest.root.hex(),
             "span": str(self._held.span),
             "state": str(self._state()),
+            "online": self._state() is NodeState.ONLINE,
             "device": self._settings.device,
             "dtype": self._settings.dtype,
             "moves": self._moves,
@@ -292,12 +304,14 @@ class Running:
             **self._shown,
             "throughput": self._throughput() / 1000,
             "redeemed": str(self._redeemer.total),
+            "held": str(self._redeemer.held),
             "challenges_pending": self._opener.pending if self._opener is not None else 0,
             "challenges_answered": self._opener.answered if self._opener is not None else 0,
             "challenges_missed": self._opener.missed if self._opener is not None else 0,
             "started_at": self._started,
             "written_at": time(),
         }
+        return self._last_status
 
     async def _keep_status(self) -> None:
         while True:
@@ -373,7 +387,10 @@ def _figures(served: Serving) -> dict[str, Any]:
         "port": served.listener.port,
         "sessions": server.sessions,
         "queued": server.info().queued,
+        "peers_in": len(served.listener.connections),
+        "peers_out": len(served.links),
         "kv_free": served.kv.free,
+        "kv_reserved": served.kv.used,
         "kv_total": served.kv.total,
         "prefix_bytes": served.prefixes.used,
         "positions_reused": served.prefixes.reused,

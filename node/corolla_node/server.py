@@ -65,6 +65,7 @@ from corolla_node.ports import Blocks, Link, Weights
 from corolla_node.possession import Possessions
 from corolla_node.session import Session
 from corolla_node.steps import Agreement
+from corolla_node.trace import SessionTrace
 
 _log = structlog.get_logger(__name__)
 _MAX_OPENING = 64
@@ -290,12 +291,22 @@ class Server:
                 weight_root=root,
                 lease=lease,
                 on_ended=self._drop,
+                trace=self._trace(message, conn.peer),
             )
         except BaseException:
             lease.release()
             raise
         self._empty.clear()
         return Opened(agreed.session, root, offer.numeric_class.value, amount(account.paid), amount(account.charged))
+
+    def _trace(self, message: Open, client: Address) -> SessionTrace | None:
+        if self._desk.tracing is None:
+            return None
+        about = {"session": message.session.hex(), "blocks": f"{message.start}:{message.end}"}
+        traced = self._desk.tracing.join(
+            message.traceparent, "corolla.node.session", client=client, account=self._offer.account, **about
+        )
+        return None if traced is None else SessionTrace(traced)
 
     def _step(self, conn: Link, step: Step, payload: memoryview, received: float) -> None:
         session = self._sessions.get(SessionId(step.session))
@@ -371,6 +382,7 @@ class Server:
                 if session.agreed.tranche_id == pay.tranche_id:
                     session.paid()
         self._desk.timings.add_voucher(perf_counter() - began)
+        self._desk.metrics.voucher()
 
     def _receipt(self, conn: Link, receipt: Receipt) -> None:
         """The upstream's. Whoever else sends one is refused without naming a session: a node would take that for its
@@ -391,6 +403,7 @@ class Server:
 
     def _refuse(self, conn: Link, error: CorollaError, session: bytes | None, step: object) -> None:
         number = step if isinstance(step, int) else None
+        self._desk.metrics.refused(error)
         with suppress(NetworkError):
             conn.send(Fault(to_wire(error), session, number))
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from corolla_core.config.tracing import Tracing
 from corolla_core.protocol.eip712 import Domain
 from corolla_core.protocol.signature import Signer
 from corolla_core.swarm.dial import Fallback, dial
@@ -17,6 +18,7 @@ from corolla_node.bookkeeper import Batch, Bookkeeper
 from corolla_node.desk import Desk, Policy
 from corolla_node.kv_pool import KvPool
 from corolla_node.links import Links
+from corolla_node.metrics import NodeMetrics
 from corolla_node.paybook import Paybook
 from corolla_node.ports import Clock, Link, LinkHandler, Memory, Tranches
 from corolla_node.prefixes import Prefixes
@@ -52,6 +54,7 @@ class Serving:
     kv: KvPool
     prefixes: Prefixes
     archive: Archive
+    links: Links
 
 
 @asynccontextmanager
@@ -67,6 +70,8 @@ async def serving(
     clock: Clock,
     fallback: Fallback | None = None,
     tidy: Callable[[], Awaitable[object]] | None = None,
+    metrics: NodeMetrics | None = None,
+    tracing: Tracing | None = None,
 ) -> AsyncIterator[Serving]:
     """Serve until the block ends; sessions that are left then are ended. Raises NetworkError when the port is taken.
 
@@ -105,6 +110,8 @@ async def serving(
             signing=signing,
             issuer=Issuer(signer, terms.domain.chain_id, terms.epoch, offer.model_root, offer.numeric_class),
             clock=clock,
+            metrics=metrics or NodeMetrics(),
+            tracing=tracing,
         )
         kv = KvPool(terms.kv_budget, spare=prefixes.limit)
         server = Server(offer, desk, kv=kv, tasks=tasks)
@@ -113,7 +120,7 @@ async def serving(
         scheduler.start()
         writer = tasks.create_task(bookkeeper.run())
         try:
-            yield Serving(server, listener, desk.timings, bookkeeper, kv, prefixes, archive)
+            yield Serving(server, listener, desk.timings, bookkeeper, kv, prefixes, archive, desk.links)
         finally:
             await server.drain(0)
             await desk.links.close()

@@ -38,7 +38,7 @@ from corolla_node.receipts import Piece
 from corolla_node.scheduler import Job, Pending, StepJob
 from corolla_node.signatory import Signatory
 from corolla_node.steps import REPLAY, Action, Agreement, check_shape, decide, tokens_of
-from corolla_node.timings import StepTiming
+from corolla_node.trace import SessionTrace
 from corolla_node.workbench import Computed, Outgoing, Workbench
 
 _log = structlog.get_logger(__name__)
@@ -67,6 +67,7 @@ class Session:
         weight_root: Hash32,
         lease: Lease,
         on_ended: Callable[[Session, str], object],
+        trace: SessionTrace | None = None,
     ) -> None:
         """Raises OutOfCapacity when no further peer can be dialed."""
         self.agreed = agreed
@@ -80,6 +81,7 @@ class Session:
         self._idle = desk.loop.call_later(self._idle_grace, self._check_idle)
         self._lease = lease
         self._on_ended = on_ended
+        self._trace = trace
         payer = desk.paybook.payer(agreed.tranche_id)
         self._bench = Workbench(blocks, agreed, prefixes=desk.prefixes, payer=payer)
         self._receipts = Signatory(desk, agreed, weight_root, tell=self.tell, forward=self._forward, fault=self.fault)
@@ -133,6 +135,7 @@ class Session:
             self.client.send(message)
 
     def fault(self, error: CorollaError, step: int | None = None) -> None:
+        self._desk.metrics.refused(error)
         self.tell(Fault(to_wire(error), self.agreed.session, step))
 
     def close(self, reason: str) -> Future[None] | None:
@@ -156,6 +159,8 @@ class Session:
         else:
             self._job.cancelled = True
         self._desk.bookkeeper.session(SessionEntry(self.agreed, (self._tokens, Nectar(self._charged), reason)))
+        if self._trace is not None:
+            self._trace.end(reason, tokens=self._tokens)
         last_receipts, outlet = self._receipts.close(), self._outlet
         if outlet is not None and last_receipts is not None:
             last_receipts.add_done_callback(lambda _: outlet.release())
@@ -370,19 +375,11 @@ class Session:
 
     def _record(self, item: _Waiting, done: Computed, back: float, sent: float) -> None:
         tokens = tokens_of(item.step)
-        timing = StepTiming(
-            tokens=tokens * self.agreed.batch,
-            received=item.received,
-            decode=done.decoded - done.started,
-            queue=done.started - item.received - item.paying,
-            compute=done.computed - done.decoded,
-            encode=done.encoded - done.computed,
-            deliver=back - done.encoded,
-            send=sent - back,
-            pay=item.paying,
-            pass_rows=done.pass_rows,
-        )
+        timing = done.timing(tokens * self.agreed.batch, item.received, item.paying, back, sent)
         self._desk.timings.add(timing, single=tokens == 1)
+        self._desk.metrics.step(timing, single=tokens == 1)
+        if self._trace is not None:
+            self._trace.step(timing, pos=item.step.pos)
         t_in = int((self._desk.clock() - (sent - item.received)) * 1000)
         live, reorder = item.step.step != REPLAY, item.step.reorder
         order = None if reorder is None else tuple(reorder)

@@ -153,6 +153,7 @@ class Signatory:
     def _send(self, signed: Signed, chunk: _Chunk) -> None:
         tokens = chunk.key[1]
         self._desk.timings.add_receipt(signed.seconds, tokens)
+        self._desk.metrics.receipt(signed.seconds, tokens)
         self._desk.bookkeeper.receipt(signed.receipt, signed.place)
         message = Receipt(signed.receipt)
         self._tell(message)

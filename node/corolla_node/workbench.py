@@ -20,6 +20,7 @@ from corolla_node.ports import Blocks, Cache
 from corolla_node.prefixes import BLOCK, Block, Prefixes, Trail
 from corolla_node.scheduler import Pending, StepJob
 from corolla_node.steps import REPLAY, Agreement, tokens_of
+from corolla_node.timings import StepTiming
 
 REPLAY_TOKENS = 128
 REPLAY_BYTES = 16 * 1024 * 1024
@@ -50,6 +51,22 @@ class Computed:
     encoded: float
     pass_rows: int
     """positions computed in the pass, these among them"""
+
+    def timing(self, tokens: int, received: float, paying: float, back: float, sent: float) -> StepTiming:
+        """Where the time of a step of so many positions went; `back` on the event loop, and `sent` on, by
+        `perf_counter`."""
+        return StepTiming(
+            tokens=tokens,
+            received=received,
+            decode=self.decoded - self.started,
+            queue=self.started - received - paying,
+            compute=self.computed - self.decoded,
+            encode=self.encoded - self.computed,
+            deliver=back - self.encoded,
+            send=sent - back,
+            pay=paying,
+            pass_rows=self.pass_rows,
+        )
 
 
 class Workbench:

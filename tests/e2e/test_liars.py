@@ -82,8 +82,11 @@ async def test_liars_are_convicted_within_a_minute_and_everyone_gets_what_is_the
                 return len(convicted) == len(liars)
 
             await eventually(all_convicted, within=5 * MINUTE, what="every liar is convicted")
-            verdicts = [await disputes.dispute(number) for number in range(1, await disputes.count() + 1)]
-            assert {dispute.node for dispute in verdicts} == liars.keys()
+            held = [await disputes.dispute(number) for number in range(1, await disputes.count() + 1)]
+            # A jury that has not the time to vote is a draw, after which the node is charged again.
+            verdicts = [dispute for dispute in held if dispute.outcome is Outcome.FAULTY]
+            assert {dispute.node for dispute in held} == liars.keys()
+            assert len(verdicts) == len(liars)
             for account in liars:
                 assert not await registry.is_active(account)
             for node in court.standbys:
@@ -135,7 +138,6 @@ async def refunded(court: Devnet, chain: Chain, customer: Buyer, verdicts: list[
     signer = customer.account.signer
     claimed = await customer.claimed(Escrow(chain))
     for dispute in verdicts:
-        assert dispute.outcome is Outcome.FAULTY
         assert dispute.client == signer.address
         assert 0 < dispute.harm == claimed[dispute.node]
     disputes, token = Disputes(chain, TransactionSender(chain, signer)), Token(chain)

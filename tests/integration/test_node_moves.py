@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -30,6 +31,7 @@ from corolla_core.swarm.openings import BOTH, check_opening
 from corolla_node.config import NodeSettings
 from corolla_node.data_dir import DataDir
 from corolla_node.loading import Loaded
+from corolla_node.metrics import NodeMetrics
 from corolla_node.placement import Placement
 from corolla_node.running import Ready, Running
 from corolla_node.serving import Serving
@@ -75,7 +77,7 @@ class Board:
 
 
 class Redeemed:
-    total = 0
+    total = held = 0
 
     async def run(self) -> None:
         await asyncio.Event().wait()
@@ -111,7 +113,7 @@ class Mover:
         self.board, self.source = Board(world), Source(world.checkpoint, room=room)
         self.events: asyncio.Queue[Ready] = asyncio.Queue()
         self.certificates = 0
-        settings = NodeSettings(device="cpu", dtype="float32", move_grace=move_grace, drain_timeout=0.1)
+        settings = NodeSettings(device="cpu", dtype="float32", move_grace=move_grace, drain_timeout=0.1, metrics_port=0)
         placement = Placement(
             self.board, MOVER.address, MODEL, BLOCKS, interval=0.02, threshold=0.2, clock=time, rng=Random(1)
         )
@@ -127,6 +129,7 @@ class Mover:
             placement,
             Redeemed(),
             None,
+            NodeMetrics(),
         )
         self.running = Running(*parts)
 
@@ -139,11 +142,10 @@ class Mover:
             self.world.nodes["mover"] = node
             self.certificates += 1  # a listener shows a new one
             node.endpoint = msgspec.structs.replace(node.endpoint, cert_hash=bytes([self.certificates]) * 32)
-            listener: Any = SimpleNamespace(port=1, cert_hash=bytes(32))
+            listener: Any = SimpleNamespace(port=1, cert_hash=bytes(32), connections=())
             desk = node.desk
-            yield Serving(
-                node.server, listener, desk.timings, desk.bookkeeper, node.kv, desk.prefixes, self.disk.archive
-            )
+            shown = (desk.timings, desk.bookkeeper, node.kv, desk.prefixes, self.disk.archive, desk.links)
+            yield Serving(node.server, listener, *shown)
             self.world.world.kill(node)  # its listener closes, and every connection with it
 
     async def opened(self, receipt: Any) -> None:
@@ -215,6 +217,10 @@ async def test_a_node_moves_while_a_session_generates(checkpoint: Checkpoint, tm
         await until(lambda: mover.board.announced[-1].state is NodeState.ONLINE)
         status = mover.running.status()
         assert (status["span"], status["state"], status["moves"]) == (str(SECOND), "online", 1)
+        url = f"http://127.0.0.1:{moved.metrics_port}/metrics"
+        page = await asyncio.to_thread(lambda: urllib.request.urlopen(url).read())
+        assert b"corolla_node_moves_total 1.0" in page
+        assert b"corolla_node_online 1.0" in page
         assert mover.source.loads == [FIRST, SECOND]
 
         # What it signed for over its old blocks it opens as before.

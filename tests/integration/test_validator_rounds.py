@@ -14,6 +14,7 @@ import torch
 from signed_sessions import inputs, session, signer, strict, tiny_llama
 from torch import Tensor
 
+from corolla_core.chain.disputes import Outcome as Ruling
 from corolla_core.chain.faults import Payment
 from corolla_core.model.block_range import load_blocks
 from corolla_core.model.checkpoint import Checkpoint
@@ -37,9 +38,9 @@ from corolla_validator.auditor import Auditor
 from corolla_validator.evidence_folder import EvidenceFolder
 from corolla_validator.examiner import Examiner
 from corolla_validator.known_nodes import KnownNodes
-from corolla_validator.ports import Charge, Known, Paid
+from corolla_validator.ports import Charge, Known, Paid, Trial
 from corolla_validator.recent import RecentLookup
-from corolla_validator.rounds import AGAIN_SECONDS, AWAY_SECONDS, REDEEMED_SECONDS, TRIES, Plan, Rounds
+from corolla_validator.rounds import AGAIN_SECONDS, AWAY_SECONDS, REDEEMED_SECONDS, TRIALS, TRIES, Plan, Rounds
 from corolla_validator.scores import Rated
 
 pytestmark = pytest.mark.anyio
@@ -128,6 +129,7 @@ class FakeCourt:
         self.faults: list[ProvableFault] = []
         self.payment_for_faults: Payment | None = None
         self.payments: list[Payment | None] = []
+        self.rulings: list[Ruling] = []
         self.down = False
 
     async def paid(self, charge: Charge) -> Paid | None:
@@ -135,10 +137,13 @@ class FakeCourt:
             raise ChainUnreachable("down")
         return self.redeemed
 
-    async def accuse(self, charge: Charge, paid: Paid | None) -> int | None:
+    async def accuse(self, charge: Charge, paid: Paid | None) -> Trial | None:
         self.charges.append(charge)
         self.refunds.append(paid)
-        return len(self.charges)
+        return Trial(len(self.charges), ours=True)
+
+    async def outcome(self, dispute: int) -> Ruling:
+        return self.rulings[dispute - 1] if dispute <= len(self.rulings) else Ruling.OPEN
 
     async def payment(self, node: Address, receipts: Collection[Receipt]) -> Payment | None:
         if self.down:
@@ -303,6 +308,26 @@ async def test_a_chain_out_of_reach_delays_an_accusation_and_loses_none(world: W
     world.court.down = False
     await world.pass_rounds(int(REDEEMED_SECONDS))
     assert len(world.court.charges) == 1
+
+
+@pytest.mark.parametrize(
+    ("rulings", "brought"),
+    [
+        ([], 1),
+        ([Ruling.CORRECT], 1),
+        ([Ruling.FAULTY], 1),
+        ([Ruling.DRAW, Ruling.FAULTY], 2),
+        ([Ruling.UNAVAILABLE, Ruling.DRAW, Ruling.UNAVAILABLE, Ruling.DRAW], TRIALS),
+    ],
+)
+async def test_a_node_is_charged_again_until_a_jury_decides(world: World, rulings: list[Ruling], brought: int) -> None:
+    for number in range(3):
+        world.serve("cheat", f"s{number}", number)
+    world.court.rulings = rulings
+    await world.pass_rounds()
+    await world.pass_rounds(int(REDEEMED_SECONDS) + 10)
+    assert len(world.court.charges) == brought
+    assert [event["dispute"] for event in world.events if event["event"] == "accused"] == list(range(1, brought + 1))
 
 
 async def test_nothing_is_judged_before_its_beacon_is_mined(world: World) -> None:

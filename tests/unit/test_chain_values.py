@@ -177,6 +177,7 @@ def test_a_malformed_log_is_a_typed_error(field: str, value: object) -> None:
         "blockNumber": "0x1",
         "blockHash": "0x" + "00" * 32,
         "logIndex": "0x0",
+        "transactionHash": "0x" + "00" * 32,
     }
     assert parse_log(good).block_number == 1
     with pytest.raises(ChainError):

@@ -33,7 +33,6 @@ from corolla_node.data_dir import DataDir
 from corolla_node.kept_rows import KeptRows
 from corolla_node.kv_pool import KvPool
 from corolla_node.links import Links, Outlet
-from corolla_node.metrics import serve_metrics
 from corolla_node.stop import Stop, supervise
 
 pytestmark = pytest.mark.anyio
@@ -252,35 +251,6 @@ def test_a_setting_that_cannot_be_meant_is_refused(bad: dict[str, object]) -> No
 
     with pytest.raises(ConfigError, match=next(iter(bad))):
         load_settings(NodeSettings, flags=bad, environ={})
-
-
-async def test_metrics_are_served_from_the_nodes_status() -> None:
-    import urllib.request
-
-    timings = {
-        "decode": {"median_ms": {"compute": 1.5}},
-        "prefill": {"median_ms": {}},
-        "receipted": 40,
-        "receipt_seconds": 0.25,
-    }
-    gauges = ("sessions", "queued", "kv_free", "kv_total", "prefix_bytes", "challenges_pending")
-    counters = ("tokens_served", "positions_reused", "challenges_answered", "challenges_missed", "row_bytes_lost")
-    status = dict.fromkeys(gauges + counters, 7)
-    port, stop = serve_metrics(0, lambda: {**status, "redeemed": "12", "timings": timings})
-    try:
-        page = await asyncio.to_thread(lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read())
-    finally:
-        await asyncio.to_thread(stop)
-    assert b"corolla_node_sessions 7.0" in page
-    assert b"corolla_node_redeemed_total 12.0" in page
-    assert b"corolla_node_prefix_bytes 7.0" in page
-    assert b"corolla_node_positions_reused_total 7.0" in page
-    assert b"corolla_node_challenges_pending 7.0" in page
-    assert b"corolla_node_challenges_missed_total 7.0" in page
-    assert b"corolla_node_row_bytes_lost_total 7.0" in page
-    assert b'corolla_node_decode_milliseconds{part="compute"} 1.5' in page
-    assert b"corolla_node_receipted_positions_total 40.0" in page
-    assert b"corolla_node_receipt_seconds_total 0.25" in page
 
 
 async def test_nothing_can_be_lent_from_an_empty_pool() -> None:

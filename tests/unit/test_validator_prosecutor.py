@@ -19,7 +19,7 @@ from corolla_core.protocol.receipt import NumericClass
 from corolla_core.protocol.receipt_chain import Fork
 from corolla_core.protocol.units import Nectar, UnixTime
 from corolla_validator.payments import Payments
-from corolla_validator.ports import Charge, Count, Paid
+from corolla_validator.ports import Charge, Count, Paid, Trial
 from corolla_validator.prosecutor import Prosecutor
 
 pytestmark = pytest.mark.anyio
@@ -37,6 +37,8 @@ class Docket:
         self.held: list[tuple[Address, Hash32, Outcome]] = []
         self.made: list[Accusation] = []
         self.refusing = False
+        self.others: tuple[Address, Hash32, Outcome] | None = None
+        """What another validator brings just before us."""
 
     async def dispute_over(self, node: Address, receipt_hash: Hash32) -> int | None:
         found = [n for n, (who, over, _) in enumerate(self.held, 1) if (who, over) == (node, receipt_hash)]
@@ -50,6 +52,8 @@ class Docket:
         return SimpleNamespace(node=node, outcome=outcome)
 
     async def accuse(self, accusation: Accusation) -> int:
+        if self.others is not None:
+            self.held.append(self.others)
         if self.refusing:
             raise TransactionReverted("no", reason="AlreadyAccused")
         self.made.append(accusation)
@@ -109,6 +113,7 @@ class Escrow:
             "blockNumber": "0x1",
             "blockHash": "0x" + bytes(32).hex(),
             "logIndex": "0x0",
+            "transactionHash": "0x" + bytes(32).hex(),
         }
 
 
@@ -121,7 +126,7 @@ async def test_the_first_session_that_no_jury_has_seen_is_brought_with_what_the_
     docket = Docket()
     docket.held.append((NODE, SIGNED[0].receipt.hash(), Outcome.CORRECT))
     paid = Paid(tranche(1), Nectar(7), frozenset())
-    assert await court(docket).accuse(CHARGE, paid) == 2
+    assert await court(docket).accuse(CHARGE, paid) == Trial(2, ours=True)
     (made,) = docket.made
     assert (made.signed, made.evidence_hash) == (SIGNED[1], EVIDENCE)
     assert (made.tranche_id, made.harm) == (tranche(1), Nectar(7))
@@ -131,8 +136,18 @@ async def test_the_first_session_that_no_jury_has_seen_is_brought_with_what_the_
 async def test_who_stands_accused_or_was_convicted_is_not_accused_again(outcome: Outcome) -> None:
     docket = Docket()
     docket.held.append((NODE, SIGNED[0].receipt.hash(), outcome))
-    assert await court(docket).accuse(CHARGE, None) is None
+    prosecutor = court(docket)
+    assert await prosecutor.accuse(CHARGE, None) == Trial(1, ours=False)
+    assert await prosecutor.outcome(1) is outcome
     assert docket.made == []
+
+
+@pytest.mark.parametrize("outcome", [Outcome.DRAW, Outcome.UNAVAILABLE])
+async def test_what_no_jury_decided_over_is_brought_again(outcome: Outcome) -> None:
+    docket = Docket()
+    docket.held.append((NODE, SIGNED[0].receipt.hash(), outcome))
+    assert await court(docket).accuse(CHARGE, None) == Trial(2, ours=True)
+    assert [made.signed for made in docket.made] == [SIGNED[0]]
 
 
 async def test_nothing_is_brought_twice_and_losing_a_race_is_no_error() -> None:
@@ -142,6 +157,8 @@ async def test_nothing_is_brought_twice_and_losing_a_race_is_no_error() -> None:
     late = Docket()
     late.refusing = True
     assert await court(late).accuse(CHARGE, None) is None
+    late.others = (NODE, SIGNED[0].receipt.hash(), Outcome.OPEN)
+    assert await court(late).accuse(CHARGE, None) == Trial(1, ours=False)
 
 
 async def test_sessions_that_ran_at_once_are_redeemed_by_any_of_them() -> None:

@@ -84,9 +84,25 @@ class ValidatorSettings(LayeredSettings):
     """how the client is run, such as `ip netns exec elsewhere corolla`; `corolla` if unset"""
     probe_gas: Annotated[int, Field(ge=0)] = 2 * 10**16
     """Wei each account is given"""
+    explorer_host: str = "127.0.0.1"
+    """what `validator explorer` listens on"""
+    explorer_port: Annotated[int, Field(ge=0, le=65_535)] = 8600
+    explorer_names: tuple[str, ...] = ()
+    """further names that browsers may reach it by, behind a proxy say; requests for any other name are refused"""
+    explorer_tx_url: Annotated[str | None, Field(pattern=r"^https?://[^\s]+$")] = None
+    """what links to a transaction begin with, such as `https://etherscan.io/tx/`; no links if unset"""
+    explorer_from_block: Annotated[int, Field(ge=0)] = 0
+    """the block the network's contracts were deployed at, or one before it"""
+    explorer_gateway: Annotated[str | None, Field(pattern=r"^https?://[^\s]+$")] = None
+    """an OpenAI-compatible gateway that answers the playground; none if unset"""
+    explorer_gateway_key_file: Path | None = None
+    explorer_gateway_model: str | None = None
+    """the model's name there; this model's if unset"""
     threads: Annotated[int, Field(ge=1)] = 1
     data_dir: Path | None = None
     store: str | None = None
+    metrics_port: Annotated[int | None, Field(ge=0, le=65535)] = None
+    metrics_host: str = "127.0.0.1"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property

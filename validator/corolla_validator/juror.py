@@ -20,6 +20,9 @@ Examine = Callable[[Address, Hash32], Awaitable[Vote]]
 """What this juror says of the receipt with this hash that the node signed: by its own recomputation, never the
 accuser's. UNAVAILABLE where it cannot get at the rows."""
 
+PATIENCE = 1.0
+"""Seconds that a round waits for a judgement. The next one finds it: other disputes have their deadlines meanwhile."""
+
 
 class Juror:
     """Call `round` now and then. Everything it must remember is in the store before it is sent."""
@@ -33,6 +36,7 @@ class Juror:
         self._tell = tell
         self._next = 1
         self._done: set[int] = set()
+        self._judging: dict[tuple[int, int], asyncio.Task[Vote]] = {}
 
     async def round(self) -> bool:
         """Do what is due in every dispute; whether any is still going on. Raises ChainError, StoreError."""
@@ -80,16 +84,33 @@ class Juror:
         ballot = await self._disputes.ballot(dispute, round_, self._me)
         if not ballot.seats or ballot.commitment != bytes(32):
             return
-        try:
-            vote = await self._examine(node, receipt)
-        except CorollaError as error:
-            _log.warning("what is disputed cannot be judged", dispute=dispute, node=node, error=str(error))
-            vote = Vote.UNAVAILABLE
+        key = (dispute, round_)
+        if key not in self._judging:
+            self._judging[key] = asyncio.create_task(self._judge(dispute, node, receipt))
+        done, _ = await asyncio.wait({self._judging[key]}, timeout=PATIENCE)
+        if not done:
+            return
+        vote = self._judging.pop(key).result()
+        if vote is Vote.UNAVAILABLE and not await self._hurries(dispute, round_):
+            return  # the rows may still be had: judge again
         sealed = SealedVote(int(vote), new_salt())
         kept = await self._store.run(self._books.seal_vote, dispute, round_, sealed)
         await self._disputes.commit(dispute, Vote(kept.vote), kept.salt)
 
+    async def _judge(self, dispute: int, node: Address, receipt: Hash32) -> Vote:
+        try:
+            return await self._examine(node, receipt)
+        except CorollaError as error:
+            _log.warning("what is disputed cannot be judged", dispute=dispute, node=node, error=str(error))
+            return Vote.UNAVAILABLE
+
+    async def _hurries(self, dispute: int, round_: int) -> bool:
+        """Whether more than half of the time to commit is over."""
+        until = (await self._disputes.round(dispute, round_)).commit_until
+        return await self._disputes.chain.now() >= until - (await self._disputes.parameters()).commit_period // 2
+
     async def _reveal(self, dispute: int, round_: int) -> None:
+        self._judging.pop((dispute, round_), None)
         ballot = await self._disputes.ballot(dispute, round_, self._me)
         if not ballot.seats or ballot.vote is not Vote.NONE:
             return

@@ -15,7 +15,7 @@ from corolla_core.protocol.transcript import Entry
 from corolla_core.swarm.announcement import Announcement
 from corolla_core.swarm.dial import Fallback
 from corolla_core.swarm.inquiry import Inquiry
-from corolla_core.swarm.messages import AskNamed, AskPossession, AskReceipts, Possession, Receipts
+from corolla_core.swarm.messages import Ask, AskNamed, AskPossession, AskReceipts, Info, Possession, Receipts
 from corolla_core.swarm.openings import ask_opening
 
 _ANSWER_SECONDS = 20.0
@@ -41,6 +41,13 @@ class SwarmNodes:
         line = await self._line(node)
         found = await ask_opening(line, signed.receipt, seconds=_ANSWER_SECONDS)
         return Entry(signed, bytes(found.rows[Side.INPUTS]), bytes(found.rows[Side.OUTPUTS]), found.reorderings)
+
+    async def info(self, node: Announcement, *, seconds: float) -> Info:
+        """How it is. Raises NetworkError, what it refuses with, and TimeoutError after so many seconds in all."""
+        async with asyncio.timeout(seconds):
+            line = await self._line(node)
+            answer, _payload = await line.ask(Ask(), Info, seconds=seconds)
+        return answer
 
     async def possession(
         self, node: Announcement, question: AskPossession, *, seconds: float

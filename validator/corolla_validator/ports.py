@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from corolla_core.chain.disputes import Outcome as Ruling
 from corolla_core.chain.faults import Payment
 from corolla_core.protocol.ids import Address, Hash32, ModelRoot, TrancheId
 from corolla_core.protocol.provable import ProvableFault, Publication
@@ -101,6 +102,14 @@ class Paid:
     heads: frozenset[Hash32] = frozenset()
 
 
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A dispute, and whether it is ours or another validator's."""
+
+    dispute: int
+    ours: bool
+
+
 class Court(Protocol):
     """Takes findings to the chain. Raises ChainError where that is out of reach: then try again."""
 
@@ -108,8 +117,13 @@ class Court(Protocol):
         """What the node has got so far for what it is charged with, from the client that paid most."""
         ...
 
-    async def accuse(self, charge: Charge, paid: Paid | None) -> int | None:
-        """The dispute's id; None where the node stands accused already, or there is no jury. Who paid is refunded."""
+    async def accuse(self, charge: Charge, paid: Paid | None) -> Trial | None:
+        """The dispute that the node stands in now or was convicted in lately; None where no session is left that a jury
+        has not decided over, or there is no jury. Who paid is refunded."""
+        ...
+
+    async def outcome(self, dispute: int) -> Ruling:
+        """How a dispute stands."""
         ...
 
     async def payment(self, node: Address, receipts: Collection[Receipt]) -> Payment | None:

@@ -8,7 +8,7 @@ import structlog
 
 from corolla_core.chain.disputes import Accusation, Disputes, Outcome
 from corolla_core.chain.faults import Faults, ManifestParts, Payment, Punishment
-from corolla_core.protocol.errors import TransactionReverted
+from corolla_core.protocol.errors import ConfigError, TransactionReverted
 from corolla_core.protocol.ids import Address
 from corolla_core.protocol.provable import BrokenLink, FalseWeights, ProvableFault, kind
 from corolla_core.protocol.receipt import Receipt, SignedReceipt
@@ -16,12 +16,14 @@ from corolla_core.protocol.receipt_chain import Fork
 from corolla_core.protocol.units import Nectar
 from corolla_validator.challenger import Challenger
 from corolla_validator.payments import Payments
-from corolla_validator.ports import Charge, Paid, Publications
+from corolla_validator.ports import Charge, Paid, Publications, Trial
 
 _log = structlog.get_logger(__name__)
 
 _RECENT = 64
 """How many of the newest disputes are looked at for one over the same node."""
+_UNDECIDED = (Outcome.DRAW, Outcome.UNAVAILABLE)
+"""What no jury decided over may be brought again."""
 
 
 class Prosecutor:
@@ -48,29 +50,36 @@ class Prosecutor:
         ChainError."""
         return await self._payments.for_sessions(charge.node, charge.receipts)
 
-    async def accuse(self, charge: Charge, paid: Paid | None) -> int | None:
-        """The dispute's id; None where the node already stands accused, or was convicted lately, or there is no jury.
-
-        Of its sessions the first one is brought that no jury has seen: validators that judged the same ones bring the
-        same one, and the contract takes that once. Raises ChainError.
+    async def accuse(self, charge: Charge, paid: Paid | None) -> Trial | None:
+        """Of its sessions the first one is brought that no jury has decided over: validators that judged the same ones
+        bring the same one, and the contract takes that once. Raises ChainError.
         """
         disputes = self._disputes
         if disputes is None:
             return None
+        stands = await self._stands(disputes, charge.node)
+        if stands is not None:
+            return stands
         for count in charge.counts:
-            if await disputes.dispute_over(charge.node, count.signed.receipt.hash()) is None:
+            over = await disputes.dispute_over(charge.node, count.signed.receipt.hash())
+            if over is None or (await disputes.dispute(over)).outcome in _UNDECIDED:
                 break
         else:
             return None
-        if await self._stands_accused(disputes, charge.node):
-            return None
         tranche, harm = (None, Nectar(0)) if paid is None else (paid.tranche_id, paid.amount)
+        accusation = Accusation(count.signed, count.evidence, tranche_id=tranche, harm=harm)
         try:
-            return await disputes.accuse(Accusation(count.signed, count.evidence, tranche_id=tranche, harm=harm))
+            return Trial(await disputes.accuse(accusation), ours=True)
         except TransactionReverted as error:
             # Another validator was first, or the node has nothing left to lose.
             _log.info("the accusation was not taken", node=charge.node, why=str(error))
-            return None
+            return await self._stands(disputes, charge.node)
+
+    async def outcome(self, dispute: int) -> Outcome:
+        """Raises ChainError, ConfigError where there is no jury."""
+        if self._disputes is None:
+            raise ConfigError("this network has no jury")
+        return (await self._disputes.dispute(dispute)).outcome
 
     async def payment(self, node: Address, receipts: Collection[Receipt]) -> Payment | None:
         """Raises ChainError."""
@@ -108,10 +117,11 @@ class Prosecutor:
         if self._challenger is not None:
             self._challenger.demand(chain)
 
-    async def _stands_accused(self, disputes: Disputes, node: Address) -> bool:
+    async def _stands(self, disputes: Disputes, node: Address) -> Trial | None:
+        """The newest dispute in which the node is accused or was convicted."""
         newest = await disputes.count()
         for dispute in range(newest, max(0, newest - _RECENT), -1):
             found = await disputes.dispute(dispute)
             if found.node == node and found.outcome in (Outcome.OPEN, Outcome.FAULTY):
-                return True
-        return False
+                return Trial(dispute, ours=False)
+        return None

@@ -9,6 +9,7 @@ from fractions import Fraction
 
 import structlog
 
+from corolla_core.chain.disputes import Outcome as Ruling
 from corolla_core.protocol.errors import (
     CorollaError,
     InvalidProof,
@@ -37,6 +38,8 @@ REDEEMED_SECONDS = 15.0
 """How long an accusation waits until the node has redeemed what it was paid for the session."""
 MOST_COUNTS = 64
 """Of the sessions a node failed in, how many of the newest it is charged with."""
+TRIALS = 3
+"""How often a node is charged with the same until a jury decides: one that is drawn or cannot see the rows does not."""
 TRIES = 5
 """How often a node is asked for the rows of a drawn session before that counts as refusing to open them."""
 AWAY_SECONDS = 600.0
@@ -63,6 +66,13 @@ class _Drawn:
     beacon: Hash32
     since: float
     tries: int = 0
+
+
+@dataclass(slots=True)
+class _Charged:
+    since: float
+    dispute: int | None = None
+    trials: int = 0
 
 
 class Rounds:
@@ -106,7 +116,7 @@ class Rounds:
         self._away_until: dict[Address, float] = {}
         self._grown: dict[ChainKey, Linked] = {}
         self._finder = FaultFinder(nodes, store, published)
-        self._charged: dict[Address, float] = {}
+        self._charged: dict[Address, _Charged] = {}
         self._faults: list[tuple[ProvableFault, float]] = []
         self._suspicions: dict[Address, Suspicion] = {}
 
@@ -114,6 +124,16 @@ class Rounds:
         """Take up what earlier runs found."""
         for record in await self._store.run(self._books.audits):
             self._weigh(record)
+
+    @property
+    def backlog(self) -> list[float]:
+        """When each of the sessions was drawn whose rows are yet to be judged. Callable from any thread."""
+        return [drawn.since for drawn in list(self._drawn)]
+
+    @property
+    def online(self) -> int:
+        """How many nodes it saw in its last round."""
+        return len(self._online)
 
     def standing(self, node: Address) -> Standing:
         return self._suspicions.get(node, Suspicion()).standing
@@ -162,7 +182,7 @@ class Rounds:
             self._weigh(record)
             self._tell(audited(record, self.standing(record.node)))
             if record.verdict.failed and self.standing(record.node) is Standing.DISPUTED:
-                self._charged.setdefault(record.node, self._clock())
+                self._charged.setdefault(record.node, _Charged(self._clock()))
         return record
 
     async def audit_session(self, session: SessionId) -> list[Address]:
@@ -209,8 +229,8 @@ class Rounds:
         for found in list(self._faults):
             if self._court is None or await self._prove(self._court, *found):
                 self._faults.remove(found)
-        for node, since in list(self._charged.items()):
-            if self._court is None or await self._accuse(self._court, node, since):
+        for node, charged in list(self._charged.items()):
+            if self._court is None or await self._accuse(self._court, node, charged):
                 del self._charged[node]
 
     async def _prove(self, court: Court, fault: ProvableFault, since: float) -> bool:
@@ -225,17 +245,28 @@ class Rounds:
             self._tell({"event": "proven", "fault": kind(fault), "node": fault.node, "taken": str(taken)})
         return True
 
-    async def _accuse(self, court: Court, node: Address, since: float) -> bool:
-        """The same for what only a jury can judge."""
+    async def _accuse(self, court: Court, node: Address, charged: _Charged) -> bool:
+        """The same for what only a jury can judge: it is done with when one has."""
+        if charged.dispute is not None:
+            ruling = await court.outcome(charged.dispute)
+            if ruling is Ruling.OPEN:
+                return False
+            if ruling in (Ruling.CORRECT, Ruling.FAULTY) or charged.trials >= TRIALS:
+                return True
+            charged.dispute = None
         charge = await self._charge(node)
         paid = await court.paid(charge)
         redeemed = paid is not None and not paid.heads.isdisjoint(charge.latest)
-        if not redeemed and self._clock() < since + REDEEMED_SECONDS:
+        if not redeemed and self._clock() < charged.since + REDEEMED_SECONDS:
             return False
-        dispute = await court.accuse(charge, paid)
-        if dispute is not None:
-            self._tell({"event": "accused", "node": node, "dispute": dispute})
-        return True
+        trial = await court.accuse(charge, paid)
+        if trial is None:
+            return True
+        charged.dispute = trial.dispute
+        charged.trials += 1
+        if trial.ours:
+            self._tell({"event": "accused", "node": node, "dispute": trial.dispute})
+        return False
 
     async def _charge(self, node: Address) -> Charge:
         def counts() -> list[Count]:

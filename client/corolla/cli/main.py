@@ -8,7 +8,7 @@ from typing import Any
 import typer
 import uvloop
 
-from corolla.cli import account, money, text
+from corolla.cli import account, gateway_keys, money, network, text
 from corolla.cli.context import JsonOption, NetworkOption, network_of, settings_of
 from corolla.devnet.cli import app as devnet_app
 from corolla_core.config.terminal import emit, errors
@@ -26,6 +26,8 @@ app.command()(text.chat)
 money.add_to(app)
 app.add_typer(account.app, name="account")
 app.add_typer(config_app, name="config")
+app.add_typer(network.app, name="network")
+app.add_typer(gateway_keys.app, name="gateway-keys")
 app.add_typer(devnet_app, name="devnet")
 
 

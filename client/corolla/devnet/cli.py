@@ -1,4 +1,4 @@
-"""`corolla devnet up|down|status|logs`."""
+"""`corolla devnet up|deploy|down|status|fund|logs`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from rich.table import Table
 from corolla.devnet.process import tail
 from corolla.devnet.state import DevnetState
 from corolla.devnet.teardown import stop_devnet
-from corolla_core.config import home
+from corolla_core.config import home, keystore_path
 from corolla_core.protocol.errors import ConfigError, CorollaError
+from corolla_core.protocol.ids import Address
 
 app = typer.Typer(help="A whole network on this machine, to try things on.", no_args_is_help=True)
 _LINES = 40
@@ -68,6 +69,27 @@ def up(
 
 
 @app.command()
+def deploy(
+    rpc: Annotated[str, typer.Option(help="The chain: one of Ganache's or Anvil's, on a devnet's chain id.")],
+    bootstrap: Annotated[str, typer.Option(help="Where nodes join, such as /dns4/bootstrap/tcp/31400.")],
+    account: Annotated[list[str], typer.Option(help="A name for a funded account; may be given again.")],
+    model: Annotated[str | None, typer.Option(help="A checkpoint's folder; SmolLM2-135M-Instruct without it.")] = None,
+    within: Annotated[float, typer.Option(min=0, help="Seconds the chain may take to come up.")] = 60.0,
+) -> None:
+    """On a chain that runs already: contracts, model, accounts in <home>/keys and the file in <home>/networks."""
+    from corolla.devnet.deployment import Deployment
+    from corolla.devnet.deployment import deploy as deployed
+    from corolla_core.config.terminal import errors
+    from corolla_core.model.smollm import prepare_smollm
+
+    out = Console(stderr=True)
+    with errors():
+        plan = Deployment(rpc, model or str(prepare_smollm()), tuple(account), bootstrap, within)
+        network = asyncio.run(deployed(plan, home=home(), progress=lambda what: out.print(f"  {what} …", style="dim")))
+    sys.stdout.write(f"{home() / 'networks' / (network.name + '.json')}\n")
+
+
+@app.command()
 def down() -> None:
     """Stop it: nodes finish their sessions and redeem, then everything ends."""
     stopped = asyncio.run(stop_devnet(home() / "devnet"))
@@ -83,6 +105,37 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")
         sys.stdout.write(json.dumps({**dataclasses.asdict(state), "running": running}) + "\n")
         return
     _show(state, Console())
+
+
+@app.command()
+def fund(
+    account: Annotated[str, typer.Argument(help="A keystore's name in <home>/keys, its path, or an address.")],
+) -> None:
+    """Give an account tokens and gas money of the devnet."""
+    from corolla.devnet.funding import FUNDS
+    from corolla_core.chain.keystore import account_address
+    from corolla_core.protocol.ids import address
+    from corolla_core.protocol.units import nectar_to_text
+
+    path = keystore_path(account)
+    try:
+        who = account_address(path) if path.exists() else address(account)
+        asyncio.run(_fund(Path(_require_state().network), who))
+    except CorollaError as error:
+        Console(stderr=True).print(str(error), style="red", markup=False)
+        raise typer.Exit(1) from None
+    Console(stderr=True).print(f"{who} has {nectar_to_text(FUNDS)} tokens and gas money more", highlight=False)
+
+
+async def _fund(network: Path, who: Address) -> None:
+    from corolla.devnet.funding import fund
+    from corolla_core.chain.devnet_keys import devnet_signer
+    from corolla_core.chain.network import Network
+    from corolla_core.chain.rpc import Chain
+    from corolla_core.chain.sender import TransactionSender
+
+    async with await Chain.connect(Network.load(network)) as chain:
+        await fund(TransactionSender(chain, devnet_signer(0)), who)
 
 
 @app.command()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-import secrets
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -13,28 +12,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from corolla.devnet.funding import FUNDS, GAS, Funded, new_account, publish, write_password
 from corolla.devnet.ganache import Ganache
 from corolla.devnet.node import DevnetNode, NodePlan, node_environ
 from corolla.devnet.process import Child
 from corolla.devnet.state import DevnetState
 from corolla.devnet.validator import DevnetValidator
-from corolla_core.chain.account import Call
 from corolla_core.chain.deploy import Terms, deploy_all
 from corolla_core.chain.devnet_keys import devnet_signer
 from corolla_core.chain.faults import FaultParameters
-from corolla_core.chain.keystore import create_account, load_account
-from corolla_core.chain.models import Models
 from corolla_core.chain.network import Network
 from corolla_core.chain.rpc import Chain
 from corolla_core.chain.sender import TransactionSender
-from corolla_core.chain.token import Token
-from corolla_core.model.checkpoint import open_checkpoint
-from corolla_core.model.manifest import Manifest
 from corolla_core.protocol.errors import ConfigError
-from corolla_core.protocol.receipt import NumericClass
-from corolla_core.protocol.signature import Signer
 from corolla_core.protocol.span import Span
-from corolla_core.protocol.units import ONE_NECTAR, Nectar, Wei
+from corolla_core.protocol.units import Nectar, Wei
 
 NAME = "devnet"
 DEFAULT_PRICE = 1_000_000_000_000
@@ -46,8 +38,6 @@ WITH_JURY = Terms(
     faults=FaultParameters(opening_age=600, response_time=20),
 )
 """Time enough for jurors to judge and vote and for nodes to open rows, and all of it over within a minute."""
-_FUNDS = Nectar(1000 * ONE_NECTAR)
-_GAS = Wei(10**18)
 _BOOTSTRAP_SECONDS = 60.0
 
 
@@ -66,14 +56,6 @@ class DevnetPlan:
     programs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     validators: int = 0
     probability: str = "1"
-
-
-@dataclass(frozen=True, slots=True)
-class Funded:
-    """An account with money on the devnet, and the file its key is in."""
-
-    signer: Signer
-    keystore: Path
 
 
 class Devnet:
@@ -152,7 +134,7 @@ class Devnet:
             raise
 
     async def _start(self) -> None:
-        self._write_password()
+        write_password(self.password_file)
         self._progress("starting the chain")
         bootstrap = self._start_bootstrap()
         await self.chain.start()
@@ -164,7 +146,7 @@ class Devnet:
         self._network.save(self.network_file.parent)
         self._faucet = TransactionSender(await Chain.connect(self._network), devnet_signer(0))
         self._progress("publishing the model")
-        await self._publish()
+        await publish(self._require_faucet(), self.plan.model)
         self._progress("funding the accounts")
         self._client = await self.new_account("client")
         await self._make_nodes()
@@ -227,26 +209,10 @@ class Devnet:
         await self.chain.stop()
         DevnetState.forget(self.folder)
 
-    async def new_account(self, name: str, *, funds: Nectar = _FUNDS, gas: Wei = _GAS) -> Funded:
+    async def new_account(self, name: str, *, funds: Nectar = FUNDS, gas: Wei = GAS) -> Funded:
         """A fresh account with tokens and gas money, its key in `<folder>/keys/<name>.json`."""
         keystore = self.folder / "keys" / f"{name}.json"
-        # Its money is worth nothing, so the key is made quick to open rather than hard to guess.
-        create_account(keystore, self.password, kdf="pbkdf2", iterations=1000)
-        signer = load_account(keystore, self.password)
-        await self._fund(signer, funds=funds, gas=gas)
-        return Funded(signer, keystore)
-
-    async def _fund(self, signer: Signer, *, funds: Nectar, gas: Wei) -> None:
-        faucet = self._require_faucet()
-        await faucet.send(Call(signer.address, b"", value=gas, about="gas money"))
-        await Token(faucet.chain, faucet).mint(signer.address, funds)
-
-    async def _publish(self) -> None:
-        manifest = Manifest.beside(open_checkpoint(self.plan.model))
-        faucet = self._require_faucet()
-        models = Models(faucet.chain, faucet)
-        classes = [NumericClass.FP32, NumericClass.INT8]
-        await models.publish(manifest.name, manifest.root, manifest.block_roots, classes)
+        return await new_account(self._require_faucet(), keystore, self.password, funds=funds, gas=gas)
 
     async def _make_nodes(self) -> None:
         plan = NodePlan(
@@ -291,11 +257,6 @@ class Devnet:
         ]
         self._bootstrap = Child.start("bootstrap", command, folder=self.folder, env=os.environ, detached=self._detached)
         return self._bootstrap
-
-    def _write_password(self) -> None:
-        descriptor = os.open(self.password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_urlsafe(16) + "\n")
 
     def _save_state(self) -> None:
         nodes = (node.child for node in self.all_nodes)

@@ -18,6 +18,9 @@ from corolla_core.chain.devnet_keys import DEVNET_MNEMONIC
 from corolla_core.protocol.errors import ConfigError, ProcessFailed
 
 CHAIN_ID = 1337
+RULES = ("--chain.hardfork=shanghai", "--chain.asyncRequestProcessing=false")
+"""One request at a time: Ganache 7.9.2 estimates gas on whatever state is the newest at each try, and goes on for ever
+when a block mined meanwhile makes the call fail."""
 _CLI = Path("node_modules/ganache/dist/node/cli.js")
 
 
@@ -47,7 +50,7 @@ class Ganache:
             f"--wallet.mnemonic={DEVNET_MNEMONIC}",
             f"--chain.chainId={CHAIN_ID}",
             f"--chain.networkId={CHAIN_ID}",
-            "--chain.hardfork=shanghai",
+            *RULES,
             f"--database.dbPath={database}",
             "--logging.quiet=true",
         ]

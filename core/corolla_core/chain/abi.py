@@ -32,6 +32,9 @@ CONTRACTS = (
     "JurorPool",
     "ReputationOracle",
     "NectarGovernor",
+    "Cooperative",
+    "CooperativeFactory",
+    "OperatorRegistry",
     "TimelockController",
 )
 _ERROR_STRING = bytes.fromhex("08c379a0")

@@ -82,6 +82,29 @@ class Terms:
         return DisputeParameters(self.dispute_bond, self.min_juror_stake, *periods, 86_400, 5_000, 3_000, 2_000, 1_000)
 
 
+_DAY = 86_400
+PUBLIC = Terms(
+    unbonding_delay=28 * _DAY,
+    grace=_DAY,
+    audit_window=_DAY,
+    thaw_delay=3_600,
+    timelock_delay=2 * _DAY,
+    faults=FaultParameters(max_age=14 * _DAY, opening_age=_DAY, response_time=6 * 3_600, jail=7 * _DAY),
+    scores=ScoreTerms(commit_seconds=12 * 3_600, reveal_seconds=12 * 3_600, min_ratings=3),
+    votes=VoteTerms(voting_delay=7_200, voting_period=50_400),
+    juror_unbonding=28 * _DAY,
+    dispute_period=_DAY // 2,
+)
+"""For a chain on which money is worth something: time for people to notice, to appeal and to leave. The governor may
+change all of it within the contracts' bounds."""
+
+
+async def chain_id_of(rpc_url: str, *, transport: Transport | None = None) -> int:
+    """Raises ChainUnreachable."""
+    async with Chain(_unborn("unborn", rpc_url, 1), transport=transport) as probe:
+        return hex_int(await probe.request("eth_chainId"))
+
+
 async def deploy_all(
     rpc_url: str,
     deployer: Signer,
@@ -95,14 +118,13 @@ async def deploy_all(
     """Deploy all contracts, hand governance to the timelock, return the network.
 
     The deployer gets the token's supply; on a devnet chain id it is also the token's minter, and proposes to the
-    timelock beside the governor. `unbonding_delay` overrides that of `terms`. Raises ChainUnreachable,
-    TransactionReverted.
+    timelock beside the governor. Without `terms` they are a devnet's there and `PUBLIC` elsewhere; `unbonding_delay`
+    overrides that of `terms`. Raises ChainUnreachable, TransactionReverted.
     """
-    terms = terms or Terms()
+    chain_id = await chain_id_of(rpc_url, transport=transport)
+    terms = terms or (Terms() if chain_id in DEVNET_CHAIN_IDS else PUBLIC)
     delay = terms.unbonding_delay if unbonding_delay is None else unbonding_delay
     me = deployer.address
-    async with Chain(_unborn(name, rpc_url, 1), transport=transport) as probe:
-        chain_id = hex_int(await probe.request("eth_chainId"))
     async with Chain(_unborn(name, rpc_url, chain_id), transport=transport) as chain:
         sender = TransactionSender(chain, deployer)
         minter = me if chain_id in DEVNET_CHAIN_IDS else ZERO_ADDRESS
@@ -120,6 +142,7 @@ async def deploy_all(
         jury = astuple(terms.dispute_parameters(delay))
         disputes = await _create(sender, "Disputes", token, registry, escrow, timelock, terms.juror_unbonding, jury)
         governor = await _create(sender, "NectarGovernor", token, timelock, *astuple(terms.votes))
+        cooperatives = await _create(sender, "CooperativeFactory", token, registry, escrow)
         roles = load_abi("NodeRegistry")
         for call in (
             roles.encode("grantRole", _ESCROW_ROLE, escrow),
@@ -136,7 +159,7 @@ async def deploy_all(
         ):
             await sender.send(Call(timelock, call, about="handing the timelock to the governor"))
     later = {"faults": faults, "disputes": disputes, "reputation": reputation, "governor": governor}
-    return Network(name, chain_id, rpc_url, *judged, bootstrap, **later)
+    return Network(name, chain_id, rpc_url, *judged, bootstrap, cooperatives=cooperatives, **later)
 
 
 async def _create(sender: TransactionSender, contract: str, *arguments: Any) -> Address:

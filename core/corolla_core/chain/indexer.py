@@ -14,7 +14,7 @@ from corolla_core.chain.events import Event, parse
 from corolla_core.chain.mined import Log, parse_logs
 from corolla_core.chain.rpc import Chain, hex_hash
 from corolla_core.protocol.errors import ChainUnreachable, RpcRefused
-from corolla_core.protocol.ids import ZERO_ADDRESS, Address, Hash32
+from corolla_core.protocol.ids import ZERO_ADDRESS, ZERO_HASH, Address, Hash32
 
 _log = structlog.get_logger(__name__)
 
@@ -30,13 +30,14 @@ class BlockLog(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Indexed:
-    """An event and where the chain has it."""
+    """An event and where the chain has it. `tx_hash` is zero where a log was kept by a version that did not note it."""
 
     event: Event
     block_number: int
     block_hash: Hash32
     log_index: int
     contract: Address
+    tx_hash: Hash32
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,18 +212,27 @@ async def _yes() -> bool:
     return True
 
 
-_Packed = list[tuple[int, str, list[bytes], bytes]]
-"""`(log index, contract, topics, data)`: kept as the chain has them, for later versions to read more from."""
+class _Kept(msgspec.Struct, array_like=True, frozen=True):
+    """A log as the chain has it, for later versions to read more from."""
+
+    index: int
+    contract: str
+    topics: list[bytes]
+    data: bytes
+    tx_hash: bytes = ZERO_HASH
 
 
 def _checkpoint(number: int, digest: Hash32, packed: bytes) -> _Checkpoint:
     events = []
-    for index, contract, topics, data in msgspec.msgpack.decode(packed, type=_Packed):
-        event = parse(topics, data)
+    for kept in msgspec.msgpack.decode(packed, type=list[_Kept]):
+        event = parse(kept.topics, kept.data)
         if event is not None:
-            events.append(Indexed(event, number, digest, index, Address(contract)))
+            where = Address(kept.contract)
+            events.append(Indexed(event, number, digest, kept.index, where, Hash32(kept.tx_hash)))
     return _Checkpoint(number, digest, packed, tuple(events))
 
 
 def _pack(logs: list[Log]) -> bytes:
-    return msgspec.msgpack.encode([(log.index, log.address, log.topics, log.data) for log in logs])
+    return msgspec.msgpack.encode(
+        [_Kept(log.index, log.address, list(log.topics), log.data, log.tx_hash) for log in logs]
+    )

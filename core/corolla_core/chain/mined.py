@@ -22,6 +22,7 @@ class Log:
     block_number: int
     block_hash: Hash32
     index: int
+    tx_hash: Hash32
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ def parse_log(raw: Mapping[str, Any]) -> Log:
             block_number=hex_int(raw["blockNumber"]),
             block_hash=hex_hash(raw["blockHash"]),
             index=hex_int(raw["logIndex"]),
+            tx_hash=hex_hash(raw["transactionHash"]),
         )
     except (InvalidInput, LookupError, TypeError, AttributeError) as error:
         raise ChainError(f"the endpoint sent a malformed log: {error!r}") from None

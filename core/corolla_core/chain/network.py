@@ -20,7 +20,9 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,47}")
 class Network:
     """Everything a machine must know to take part. Contracts are checksummed addresses; `bootstrap` are multiaddrs.
 
-    `faults`, `disputes` (the jury), `reputation` and `governor` are the zero address on a network without them.
+    `faults`, `disputes` (the jury), `reputation`, `governor` and `cooperatives` (their factory) are the zero address
+    on a network without them. `operators` is the consortium's registry of whom it knows, and makes the
+    swarm a private one.
     """
 
     name: str
@@ -36,6 +38,8 @@ class Network:
     disputes: Address = ZERO_ADDRESS
     reputation: Address = ZERO_ADDRESS
     governor: Address = ZERO_ADDRESS
+    cooperatives: Address = ZERO_ADDRESS
+    operators: Address = ZERO_ADDRESS
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -45,13 +49,19 @@ class Network:
         if not self.rpc_url.startswith(("http://", "https://")):
             raise ConfigError("rpc_url is an http:// or https:// address")
         core = (self.token, self.registry, self.models, self.escrow, self.timelock)
-        for contract in (*core, self.faults, self.disputes, self.reputation, self.governor):
+        later = (self.faults, self.disputes, self.reputation, self.governor, self.cooperatives, self.operators)
+        for contract in (*core, *later):
             if contract is not None and contract != _checked(contract):
                 raise ConfigError(f"{contract} is not checksummed")
 
     @property
     def has_reputation(self) -> bool:
         return self.reputation != ZERO_ADDRESS
+
+    @property
+    def is_private(self) -> bool:
+        """Whether only accounts that a consortium attests take part."""
+        return self.operators != ZERO_ADDRESS
 
     @property
     def domain(self) -> Domain:

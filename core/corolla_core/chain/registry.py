@@ -48,6 +48,13 @@ class Registry(Contract):
         await Token(self.chain, self.sender).ensure_allowance(self.address, stake)
         return await self._send("register", peer_id, owner, stake)
 
+    async def accept_owner(self, owner: Address) -> Mined:
+        """Let `owner` register the sender, with which all the sender earns is the owner's for good."""
+        return await self._send("acceptOwner", owner)
+
+    async def accepted_owner(self, node: Address) -> Address:
+        return Address(await self._read("acceptedOwner", node))
+
     async def update_peer_id(self, peer_id: bytes) -> Mined:
         return await self._send("updatePeerId", peer_id)
 

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -24,7 +24,9 @@ _MAX_HELD_TOKENS = 16
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How to choose tokens. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 are off. With a `seed` the same logits
-    give the same tokens. Generation ends before any of the `stop` strings. Raises InvalidInput."""
+    give the same tokens. Generation ends before any of the `stop` strings. `presence_penalty` is taken once, and
+    `frequency_penalty` each time, from the logit of a token that the text (not the prompt) has already, as OpenAI's API
+    defines them. `json_schema`, a JSON Schema as JSON text, allows only what it describes. Raises InvalidInput."""
 
     max_tokens: int
     temperature: float = 0.0
@@ -33,6 +35,9 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    json_schema: str | None = None
 
     def __post_init__(self) -> None:
         _require(_whole(self.max_tokens) and self.max_tokens >= 1, "max_tokens is a whole number from 1")
@@ -40,6 +45,10 @@ class SamplingParams:
         _require(_number(self.top_p) and 0 < self.top_p <= 1, "top_p is above 0 and at most 1")
         _require(_whole(self.top_k) and self.top_k >= 0, "top_k is a whole number from 0")
         _require(_number(self.repetition_penalty) and 0 < self.repetition_penalty <= 100, "repetition_penalty is > 0")
+        for name in ("presence_penalty", "frequency_penalty"):
+            value = getattr(self, name)
+            _require(_number(value) and -2 <= value <= 2, f"{name} is from -2 to 2")
+        _require(self.json_schema is None or isinstance(self.json_schema, str), "json_schema is JSON text")
         _require(self.seed is None or (_whole(self.seed) and 0 <= self.seed < 2**63), "seed is from 0 to 2**63 - 1")
         _require(isinstance(self.stop, tuple) and len(self.stop) <= MAX_STOPS, f"stop is up to {MAX_STOPS} strings")
         for text in self.stop:
@@ -50,11 +59,33 @@ class SamplingParams:
         return self.temperature == 0
 
 
-class Sampler:
-    """Chooses one sequence's tokens in turn, by transformers' own logits processors in `generate`'s order."""
+class Constraint(Protocol):
+    """What may follow in one sequence."""
 
-    def __init__(self, params: SamplingParams, prompt_ids: Sequence[int]) -> None:
+    def allowed(self) -> Tensor:
+        """Which tokens may be next: bool `[V]`."""
+        ...
+
+    def push(self, token: int) -> None: ...
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing more may follow."""
+        ...
+
+    def fork(self) -> Constraint: ...
+
+
+class Sampler:
+    """Chooses one sequence's tokens in turn, by transformers' own logits processors in `generate`'s order, among those
+    that `constraint` allows."""
+
+    def __init__(
+        self, params: SamplingParams, prompt_ids: Sequence[int], *, constraint: Constraint | None = None
+    ) -> None:
         self.params = params
+        self._prompt = len(prompt_ids)
+        self._constraint = constraint
         self._ids = torch.empty(1, len(prompt_ids) + params.max_tokens, dtype=torch.int64)
         self._ids[0, : len(prompt_ids)] = torch.tensor(prompt_ids, dtype=torch.int64)
         self._count = len(prompt_ids)
@@ -65,6 +96,11 @@ class Sampler:
         else:
             self._generator.manual_seed(params.seed)
 
+    @property
+    def complete(self) -> bool:
+        """Whether the constraint lets nothing more follow."""
+        return self._constraint is not None and self._constraint.complete
+
     def pick(self, logits_V: Tensor) -> int:
         """The next token's id, remembered for the repetition penalty. Raises TensorRejected for logits that are not
         one row of finite numbers."""
@@ -72,6 +108,10 @@ class Sampler:
             raise TensorRejected(f"expected one row of finite logits, not {list(logits_V.shape)}")
         with torch.inference_mode():
             scores = logits_V.to(device="cpu", dtype=torch.float32).unsqueeze(0)
+            if self.params.presence_penalty or self.params.frequency_penalty:
+                scores = self._penalised(scores)
+            if self._constraint is not None:
+                scores = scores.masked_fill(~self._constraint.allowed()[: scores.shape[1]], -math.inf)
             if self._processors:
                 scores = self._processors(self._ids[:, : self._count], scores)
             if self.params.greedy:
@@ -82,12 +122,20 @@ class Sampler:
             if self._count < self._ids.shape[1]:
                 self._ids[0, self._count] = token
                 self._count += 1
+            if self._constraint is not None:
+                self._constraint.push(token)
         return token
+
+    def _penalised(self, scores_1V: Tensor) -> Tensor:
+        counts_V = torch.bincount(self._ids[0, self._prompt : self._count], minlength=scores_1V.shape[1])
+        params = self.params
+        return scores_1V - params.frequency_penalty * counts_V - params.presence_penalty * (counts_V > 0)
 
     def fork(self) -> Sampler:
         """One that goes on as this one would, with the same random numbers, and leaves this one as it is."""
         other = copy.copy(self)
         other._ids = self._ids.clone()
+        other._constraint = self._constraint.fork() if self._constraint is not None else None
         other._generator = torch.Generator()
         other._generator.set_state(self._generator.get_state())
         return other

@@ -7,8 +7,10 @@ CorollaError
 │   ├── InvalidProof
 │   ├── NonceReused(nonce)  an Open with a client_nonce this node has signed under before
 │   ├── RowTooLarge(limit, offered)          rows of a session that could never be opened on chain
+│   ├── ContextExceeded(limit, needed)       more positions than the model has
 │   ├── InvalidProbability(name, value)      not an exact number in [0, 1]
 │   ├── Undeterrable(name)                   no value of `name` makes cheating a loss
+│   ├── KeyRefused          an API key that is none, or is revoked or expired
 │   └── MalformedMessage    bytes or fields from a peer that do not parse
 ├── PaymentError            the money side of a session refuses
 │   ├── VoucherTooSmall(owed, offered)
@@ -20,9 +22,11 @@ CorollaError
 │   ├── TrancheUnknown(tranche_id)
 │   ├── PriceTooLow(asked, offered)
 │   ├── SpendingLimitExceeded(limit, needed)
+│   ├── BudgetSpent(available, needed)       an API key may not spend as much as a request can cost
 │   └── InsufficientFunds(available, needed)
 ├── ServingError            a node cannot do the step it was asked
 │   ├── OutOfCapacity(needed, free)
+│   ├── Overloaded(retry_after)              more requests than a gateway takes; in whole seconds it may be otherwise
 │   ├── SessionUnknown(session_id)
 │   ├── SessionClosed
 │   ├── PositionMismatch(expected, offered)
@@ -36,7 +40,10 @@ CorollaError
 │   ├── PeerMisbehaved(peer)
 │   ├── PeerTimeout(peer)
 │   ├── LinkBroken(peer, receipt)  a node signed for other rows than it sent to the next
-│   └── NoRoute(missing)
+│   ├── NoRoute(missing)
+│   ├── NoBackend           no backend of a gateway's policy takes a request
+│   ├── PrivacyUnmet        a private request, and no private swarm that takes it
+│   └── UpstreamRefused(status, retry_after)  an OpenAI-compatible endpoint answered with an error
 ├── ModelError
 │   ├── WeightsCorrupt(path)
 │   ├── WeightsMissing(names)
@@ -121,6 +128,12 @@ class RowTooLarge(InvalidInput):
     fields = ("limit", "offered")
 
 
+class ContextExceeded(InvalidInput):
+    """A prompt and the tokens asked for after it take more positions than the model has."""
+
+    fields = ("limit", "needed")
+
+
 class InvalidProbability(InvalidInput):
     """Not an exact number in [0, 1]: an int or a Fraction, never a float."""
 
@@ -131,6 +144,10 @@ class Undeterrable(InvalidInput):
     """No value of the parameter `name` makes cheating a loss, the others being what they are."""
 
     fields = ("name",)
+
+
+class KeyRefused(InvalidInput):
+    """An API key that is none, or is revoked or expired. Which of these it is, only the key's own holder is told."""
 
 
 class MalformedMessage(InvalidInput):
@@ -179,6 +196,12 @@ class SpendingLimitExceeded(PaymentError):
     fields = ("limit", "needed")
 
 
+class BudgetSpent(PaymentError):
+    """What is left of an API key's budget is less than the request can cost."""
+
+    fields = ("available", "needed")
+
+
 class InsufficientFunds(PaymentError):
     fields = ("available", "needed")
 
@@ -191,6 +214,12 @@ class OutOfCapacity(ServingError):
     """Not enough KV memory; `needed` and `free` are bytes."""
 
     fields = ("needed", "free")
+
+
+class Overloaded(ServingError):
+    """A gateway runs and keeps waiting all that it can. `retry_after`: whole seconds until it may be otherwise."""
+
+    fields = ("retry_after",)
 
 
 class SessionUnknown(ServingError):
@@ -256,6 +285,21 @@ class NoRoute(NetworkError):
     """No chain of nodes covers the model; `missing` lists the uncovered block indices."""
 
     fields = ("missing",)
+
+
+class NoBackend(NetworkError):
+    """Each backend of a gateway's policy lacks the model, or may cost more or be slower than the policy allows."""
+
+
+class PrivacyUnmet(NetworkError):
+    """A request that must not leave the private swarm, and no private swarm that takes it."""
+
+
+class UpstreamRefused(NetworkError):
+    """An OpenAI-compatible endpoint answered with an error: `status` is its HTTP status, `retry_after` the whole
+    seconds it asks to wait, None where it does not say."""
+
+    fields = ("status", "retry_after")
 
 
 class ModelError(CorollaError):

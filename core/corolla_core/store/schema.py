@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, String, Table
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, String, Table
 
 from corolla_core.store.amount import Amount
 
 #: The newest migration. A database that says it is here needs no migrating, nor Alembic imported.
-HEAD = "0008"
+HEAD = "0009"
 
 metadata = MetaData(
     naming_convention={
@@ -227,4 +227,34 @@ probe_sessions = Table(
     Column("noted_at", BigInteger, nullable=False),
     Column("judged_at", BigInteger, nullable=True),
     Index(None, "account"),
+)
+
+gateway_keys = Table(
+    "gateway_keys",
+    metadata,
+    Column("key_hash", LargeBinary(32), primary_key=True),
+    Column("label", String(80), nullable=False),
+    Column("hint", String(20), nullable=False),
+    Column("budget", Amount, nullable=True),
+    Column("daily", Boolean, nullable=False),
+    Column("private", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=True),
+    Column("revoked_at", BigInteger, nullable=True),
+    Column("spent", Amount, nullable=False),
+    Column("spent_period", BigInteger, nullable=False),
+    Column("spent_ever", Amount, nullable=False),
+    Index(None, "label", unique=True),
+)
+
+gateway_reservations = Table(
+    "gateway_reservations",
+    metadata,
+    Column("reservation_id", LargeBinary(16), primary_key=True),
+    Column("key_hash", LargeBinary(32), nullable=False),
+    Column("amount", Amount, nullable=False),
+    Column("period", BigInteger, nullable=False),
+    Column("owner", LargeBinary(32), nullable=False),
+    Index(None, "key_hash", "period"),
+    Index(None, "owner"),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import msgspec
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, func, select
 
 from corolla_core.protocol.errors import StoreError
 from corolla_core.protocol.ids import Address, Hash32, SessionId
@@ -97,6 +97,10 @@ class ValidatorStore(ReceiptLog):
         with self._store.transaction() as connection:
             rows = connection.execute(query if limit is None else query.limit(limit)).all()
         return [_record(row) for row in reversed(rows)]
+
+    def audit_count(self) -> int:
+        with self._store.transaction() as connection:
+            return int(connection.execute(select(func.count()).select_from(audits)).scalar_one())
 
     def seal_vote(self, dispute: int, round_: int, vote: SealedVote) -> SealedVote:
         """Keep a vote before it is committed to: without its salt it could never be revealed. The first one stays, and

@@ -12,6 +12,7 @@ import asyncio
 import json
 import signal
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import uvloop
@@ -27,28 +28,39 @@ def main() -> int:
     parser.add_argument("--listen", action="append", help="multiaddr, may be repeated (/ip4/127.0.0.1/tcp/0)")
     parser.add_argument("--join", action="append", default=[], help="multiaddr of another bootstrap peer")
     args = parser.parse_args()
+    asked = {"network": args.network, "identity": args.identity, "listen": args.listen, "join": args.join}
     try:
-        uvloop.run(_serve(network=args.network, identity=args.identity, listen=args.listen, join=args.join))
+        uvloop.run(serve(**asked, ready=_tell))
     except CorollaError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
 
 
-async def _serve(*, network: str, identity: Path | None, listen: list[str] | None, join: list[str]) -> None:
+async def serve(
+    *,
+    network: str,
+    identity: Path | None,
+    listen: Sequence[str] | None,
+    join: Sequence[str],
+    ready: Callable[[list[str], str], None],
+) -> None:
+    """Until SIGTERM or SIGINT; `ready` is told the peer's addresses and id. Raises NetworkError."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     directory = await Directory.start(network=network, bootstrap=join, identity_path=identity, listen=listen)
     try:
-        maddrs = directory.addresses()
-        ready = {"event": "ready", "maddr": maddrs[0], "maddrs": maddrs, "peer_id": directory.peer_id}
-        sys.stdout.write(json.dumps(ready) + "\n")
-        sys.stdout.flush()
+        ready(directory.addresses(), directory.peer_id)
         await stop.wait()
     finally:
         await directory.stop()
+
+
+def _tell(maddrs: list[str], peer_id: str) -> None:
+    sys.stdout.write(json.dumps({"event": "ready", "maddr": maddrs[0], "maddrs": maddrs, "peer_id": peer_id}) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -180,12 +180,12 @@ def peer_of(maddr: str) -> PeerID:
         raise ConfigError(f"not a bootstrap multiaddr with a /p2p/ part: {maddr!r:.200} ({error})") from None
 
 
-def ensure_identity(path: Path) -> None:
-    """A libp2p key at `path`, made if there is none, readable by this user alone."""
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    P2P.generate_identity(str(path))
+def ensure_identity(path: Path) -> PeerID:
+    """Who the libp2p key at `path` is, made if there is none, readable by this user alone."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        P2P.generate_identity(str(path))
+    return PeerID.from_identity(path.read_bytes())
 
 
 def expiration(expires_at_ms: int) -> float:

@@ -58,10 +58,10 @@ class Directory:
         await asyncio.to_thread(importlib.import_module, "corolla_core.swarm.dht")
         from corolla_core.swarm import dht
 
-        for maddr in bootstrap:
-            dht.peer_of(maddr)
+        peers = {maddr: dht.peer_of(maddr) for maddr in bootstrap}
         if identity_path is not None:
-            await asyncio.to_thread(dht.ensure_identity, identity_path)
+            me = await asyncio.to_thread(dht.ensure_identity, identity_path)
+            bootstrap = [maddr for maddr, peer in peers.items() if peer != me]
         if listen is None:
             listen = () if client_mode else _LOCAL
         daemon = await Daemon.start(
@@ -127,8 +127,9 @@ class Directory:
         )
         await self.announce(gone.sign(signer))
 
-    async def lookup(self, model_root: ModelRoot, num_blocks: int) -> list[Announcement]:
-        """Who serves blocks of the model now: valid, unexpired, not OFFLINE, the newest one of each account, by span.
+    async def lookup(self, model_root: ModelRoot, num_blocks: int, *, withdrawn: bool = False) -> list[Announcement]:
+        """Who serves blocks of the model now: valid, unexpired, the newest one of each account, by span; not OFFLINE,
+        unless those that have `withdrawn` are asked for as well.
 
         Raises NetworkError when p2pd is gone.
         """
@@ -144,6 +145,7 @@ class Directory:
             model_root=model_root,
             network=self.network,
             now=dht.now_ms(),
+            withdrawn=withdrawn,
         )
 
     async def stop(self) -> None:
@@ -159,9 +161,15 @@ class Directory:
 
 
 def newest(
-    records: Iterable[SignedAnnouncement | None], *, model_root: ModelRoot, network: str, now: int
+    records: Iterable[SignedAnnouncement | None],
+    *,
+    model_root: ModelRoot,
+    network: str,
+    now: int,
+    withdrawn: bool = False,
 ) -> list[Announcement]:
-    """The freshest announcement of each account, those OFFLINE left out, sorted by span and account."""
+    """The freshest announcement of each account, sorted by span and account; those OFFLINE left out, unless the
+    `withdrawn` are wanted too."""
     latest: dict[Address, Announcement] = {}
     for signed in records:
         if signed is None or not signed.fresh(now):
@@ -172,8 +180,8 @@ def newest(
         known = latest.get(announcement.account)
         if known is None or (announcement.issued_at, announcement.expires_at) > (known.issued_at, known.expires_at):
             latest[announcement.account] = announcement
-    online = (a for a in latest.values() if a.state is not NodeState.OFFLINE)
-    return sorted(online, key=lambda a: (a.span, a.account))
+    wanted = (a for a in latest.values() if withdrawn or a.state is not NodeState.OFFLINE)
+    return sorted(wanted, key=lambda a: (a.span, a.account))
 
 
 def _opened(raw: object, opened: Callable[[bytes], SignedAnnouncement]) -> SignedAnnouncement | None:

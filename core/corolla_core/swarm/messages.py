@@ -88,7 +88,8 @@ class Open(Message, frozen=True):
     """Client to node: reserve a KV cache for `batch` rows of at most `max_tokens` positions over blocks [start, end).
 
     `upstream` is the account whose Steps to accept besides the client's own; `downstream` is where outputs go, None
-    meaning back to the client. `price` is what the client accepts to pay per token and block.
+    meaning back to the client. `price` is what the client accepts to pay per token and block. `traceparent`, where the
+    client traces this session, is a W3C Trace Context header to continue from; what is none is ignored.
     """
 
     session: Session
@@ -106,6 +107,7 @@ class Open(Message, frozen=True):
     client_nonce: Hash
     upstream: Account | None = None
     downstream: Endpoint | None = None
+    traceparent: Annotated[str, Meta(max_length=55)] | None = None
 
 
 class Opened(Message, frozen=True):

@@ -13,6 +13,7 @@ import typer
 from corolla_core.config import Loaded, home, keystore_path, load_settings, setup_logging
 from corolla_core.config.terminal import emit, errors, read_password
 from corolla_core.protocol.errors import ConfigError
+from corolla_node.cli import cooperative as cooperatives
 from corolla_node.cli import money
 from corolla_node.cli.terminal import progress_bars
 from corolla_node.config import NodeSettings
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="The settings and where they come from.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+app.add_typer(cooperatives.app, name="cooperative")
 money.add_to(app)
 
 DataDirOption = Annotated[
@@ -59,6 +61,9 @@ def up(
     ] = None,
     password_file: Annotated[Path | None, typer.Option(help="File with the keystore's password.")] = None,
     owner: Annotated[str | None, typer.Option(help="Who owns the stake. [default: the account]")] = None,
+    cooperative: Annotated[
+        str | None, typer.Option(help="Address of the cooperative whose node this is, and whose stake it serves with.")
+    ] = None,
     network: Annotated[str | None, typer.Option(help="A network's name or file.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     public_host: Annotated[str | None, typer.Option(help="Address others reach it at. [default: --host]")] = None,
@@ -76,8 +81,8 @@ def up(
     with errors():
         loaded = settings_of(
             model=model, blocks=blocks, max_blocks=max_blocks, device=device, dtype=dtype, threads=threads, price=price,
-            account=account, password_file=password_file, owner=owner, network=network, host=host,
-            public_host=public_host, port=port, stake=stake, kv_budget=kv_budget, metrics_port=metrics_port,
+            account=account, password_file=password_file, owner=owner, cooperative=cooperative, network=network,
+            host=host, public_host=public_host, port=port, stake=stake, kv_budget=kv_budget, metrics_port=metrics_port,
             drain_timeout=drain_timeout, data_dir=data_dir,
         )  # fmt: skip
         settings = loaded.settings

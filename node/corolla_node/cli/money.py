@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,6 +85,7 @@ class Wallet:
     @asynccontextmanager
     async def contracts(self, *, sign: bool) -> AsyncIterator[Contracts]:
         """The contracts; with `sign` as the account (asks for its password)."""
+        from corolla_core.chain.cooperative import CooperativeFactory
         from corolla_core.chain.escrow import Escrow
         from corolla_core.chain.keystore import load_account
         from corolla_core.chain.network import resolve_network
@@ -99,7 +101,8 @@ class Wallet:
             signer = load_account(self.keystore, password, chain_id=network.chain_id)
         async with await Chain.connect(network) as chain:
             sender = TransactionSender(chain, signer) if signer is not None else None
-            yield Contracts(Token(chain, sender), Registry(chain, sender), Escrow(chain, sender))
+            factory = partial(CooperativeFactory, chain, sender)
+            yield Contracts(Token(chain, sender), Registry(chain, sender), Escrow(chain, sender), factory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ class Contracts:
     token: Any
     registry: Any
     escrow: Any
+    cooperatives: Callable[[], Any]
 
 
 def earnings(

@@ -9,7 +9,20 @@ from __future__ import annotations
 import os
 import sys
 
-VERBS = frozenset({"up", "down", "status", "earnings", "stake", "unstake", "withdraw", "config", "--corolla-help"})
+VERBS = frozenset(
+    {
+        "up",
+        "down",
+        "status",
+        "earnings",
+        "stake",
+        "unstake",
+        "withdraw",
+        "cooperative",
+        "config",
+        "--corolla-help",
+    }
+)
 
 
 def next_node(own: str, path: str) -> str | None:

@@ -6,7 +6,9 @@ import asyncio
 import json
 import signal
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
+from time import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -64,6 +66,9 @@ def run(
     probe_password_file: Annotated[Path | None, typer.Option(help="File with its password.")] = None,
     probe_daily: Annotated[str | None, typer.Option(help="Tokens for probes in any 24 hours. [default: 5]")] = None,
     calibration: Calibration = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Serve Prometheus /metrics there; 0 takes a free port.")
+    ] = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -73,6 +78,7 @@ def run(
             model=model, network=network, probability=probability, account=account, password_file=password_file,
             stake=stake, calibration=calibration, data_dir=data_dir, probes_per_hour=probes_per_hour,
             probe_purse=probe_purse, probe_password_file=probe_password_file, probe_daily=probe_daily,
+            metrics_port=metrics_port,
         )  # fmt: skip
         asyncio.run(_run(settings, teller(as_json=as_json)))
 
@@ -135,10 +141,14 @@ def report(
 
 
 async def _run(settings: ValidatorSettings, tell: Any) -> None:
+    from corolla_core.config.metrics import serve_metrics
+    from corolla_validator.metrics import ValidatorMetrics
     from corolla_validator.rounds import forever
     from corolla_validator.running import validating
 
     chosen = network_of(settings)
+    metrics = ValidatorMetrics(time)
+    tell = metrics.counting(tell)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -148,12 +158,21 @@ async def _run(settings: ValidatorSettings, tell: Any) -> None:
         tell({"event": "trouble", "error": error.code, "message": str(error)})
 
     signer, purse = signer_of(settings, chosen), purse_of(settings, chosen)
-    async with validating(settings, chosen, folder_of(settings), signer, purse=purse, tell=tell) as validator:
+    async with (
+        AsyncExitStack() as stack,
+        validating(settings, chosen, folder_of(settings), signer, purse=purse, tell=tell) as validator,
+    ):
         await validator.join()
-        tell({"event": "ready", "model": validator.manifest.name, "model_root": validator.manifest.root.hex()})
+        audits = metrics.round_of(validator.rounds)
+        port = None
+        if settings.metrics_port is not None:
+            port, stop_metrics = serve_metrics([metrics], port=settings.metrics_port, host=settings.metrics_host)
+            stack.push_async_callback(asyncio.to_thread, stop_metrics)
+        ready = {"model": validator.manifest.name, "model_root": validator.manifest.root.hex()}
+        tell({"event": "ready", **ready, "metrics_port": port})
         async with asyncio.TaskGroup() as duties:
             # A juror has seconds to vote: it does not wait until what was drawn is audited.
-            for duty in (validator.rounds.round, validator.bar.round):
+            for duty in (audits, validator.bar.round):
                 duties.create_task(forever(duty, every=settings.every, stop=stop, told=told))
             if validator.press is not None:  # nor may a long audit keep it from revealing in time
                 duties.create_task(forever(validator.press.round, every=validator.press.every, stop=stop, told=told))

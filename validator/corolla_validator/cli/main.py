@@ -16,7 +16,7 @@ from corolla_core.protocol.errors import ConfigError, InvalidInput
 from corolla_core.protocol.receipt import NumericClass
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.verdict import PICO, Thresholds
-from corolla_validator.cli import audits
+from corolla_validator.cli import audits, explorer
 from corolla_validator.cli.terminal import emit, progress_lines
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 audits.add_to(app)
+app.command(name="explorer")(explorer.explore)
 
 
 @app.command()

@@ -1,0 +1,1 @@
+"""What a validator knows of its network, for people to look at: `validator explorer`. Read-only."""
