@@ -341,7 +341,8 @@ class Pipeline:
         deadline = time.monotonic() + self.policy.answer
         while True:
             try:
-                opened = await hop.ask(message, seconds=self.policy.answer)
+                async with self._links.opening(hop.account):
+                    opened = await hop.ask(message, seconds=self.policy.answer)
             except TrancheUnknown as error:
                 # A node's view of the chain may be a block behind the one that opened the tranche.
                 if time.monotonic() >= deadline:

@@ -160,6 +160,24 @@ async def test_it_answers_to_its_own_names_only_and_changes_nothing_for_anyone()
         assert (await http.get("/../app.py")).status_code == 404
 
 
+async def test_what_is_larger_than_a_question_or_does_not_say_how_large_it_is_is_not_read() -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"{"
+
+    async with looking(FakeNetwork.of_thirds(), gateway(["data: [DONE]"])) as http:
+        assert (await http.post("/api/playground", json={"prompt": "x" * 10_000})).status_code == 413
+        assert (await http.post("/api/playground", content=endless())).status_code == 413
+
+
+async def test_it_is_healthy_while_it_looks_and_not_after_its_watch_died() -> None:
+    world = FakeNetwork.of_thirds()
+    async with looking(world) as http:
+        assert (await http.get("/healthz")).json() == {"ok": True}
+        world.trouble = ZeroDivisionError()
+        await until(http, "/healthz", "false")
+        assert (await http.get("/healthz")).status_code == 503
+
+
 # The playground
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 import uvloop
 
-from corolla.cli import account, gateway_keys, money, network, text
+from corolla.cli import account, gateway, gateway_keys, money, network, text
 from corolla.cli.context import JsonOption, NetworkOption, network_of, settings_of
 from corolla.devnet.cli import app as devnet_app
 from corolla_core.config.terminal import emit, errors
@@ -23,6 +23,7 @@ app = typer.Typer(
 config_app = typer.Typer(help="The settings and where they come from.", no_args_is_help=True)
 app.command()(text.generate)
 app.command()(text.chat)
+app.command()(gateway.gateway)
 money.add_to(app)
 app.add_typer(account.app, name="account")
 app.add_typer(config_app, name="config")
