@@ -228,7 +228,7 @@ class World:
         node = self.nodes.get(bytes(endpoint.account))
         if node is None or node.dead:
             raise PeerUnreachable("nobody listens", peer=address(bytes(endpoint.account)))
-        near, far = join(me, handler, node.account, node.server)
+        near, far = join(me, handler, node.account, node.gate or node.server)
         self.pipes += [near, far]
         return near
 
@@ -250,6 +250,7 @@ class FakeNode:
     blocks: Any
     disk: FakeDisk
     dead: bool = False
+    gate: LinkHandler | None = None
 
 
 @asynccontextmanager

@@ -12,6 +12,16 @@ from corolla_core.protocol.errors import InvalidInput
 from corolla_core.protocol.units import Nectar, nectar_from_text
 
 
+def _parse_local_blocks(text: object) -> object:
+    """`"2,1"`, or `"2"` for as many at either end, as a pair."""
+    if not isinstance(text, (str, int)):
+        return text
+    first, _, last = str(text).partition(",")
+    if not all(part.strip().isdecimal() for part in (first, last or first)):
+        raise ValueError(f"how many first and last blocks, such as 2,1, not {text!r:.40}")
+    return int(first), int(last or first)
+
+
 def _check_amount(text: object) -> object:
     if text is not None:
         try:
@@ -44,6 +54,8 @@ class ClientSettings(LayeredSettings):
     max_waste: Annotated[float, Field(ge=0, le=100)] = 0.5
     """wrongly guessed positions that are paid for, for each token generated"""
     wire_dtype: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
+    local_blocks: Annotated[tuple[int, int], BeforeValidator(_parse_local_blocks)] = (0, 0)
+    """how many of the model's first and last blocks are computed here and shown to no node"""
     chunk_tokens: Annotated[int, Field(ge=1, le=4096)] = 8
     price_importance: Annotated[float, Field(ge=0)] = 0.5
     spares: Annotated[int, Field(ge=0, le=8)] = 2

@@ -42,9 +42,14 @@ class Lookup(Protocol):
     async def lookup(self, model_root: ModelRoot, num_blocks: int) -> list[Announcement]: ...
 
 
+def anybody(_account: Address) -> bool:
+    """Whom a swarm admits that is open to all."""
+    return True
+
+
 class Peers:
     """Who serves one model. `rtt` gives measured round trips in seconds, None where there is none yet; `standing` what
-    the chain says of a node, by default that all are newcomers."""
+    the chain says of a node, by default that all are newcomers; `admitted` whether a private swarm still admits it."""
 
     def __init__(
         self,
@@ -54,6 +59,7 @@ class Peers:
         *,
         rtt: Callable[[Address], float | None],
         standing: Callable[[Address], Standing] = lambda _account: Standing(),
+        admitted: Callable[[Address], bool] = anybody,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
@@ -62,6 +68,7 @@ class Peers:
         self._directory = directory
         self._rtt = rtt
         self._standing = standing
+        self.admitted = admitted
         self._rng = rng or random.Random()
         self._clock = clock
         self._paces = Paces(clock)
@@ -122,12 +129,17 @@ class Peers:
             and (max_price is None or a.price.per_token_block <= max_price)
             and a.span.end <= self.num_blocks
             and not self.shunned(a.account)
+            and self.admitted(a.account)
         ]
 
     def by_lot(self) -> Endpoint | None:
         """A node to measure next, drawn by stake; one that is known already keeps its tickets. So an owner's nodes are
         found no sooner for being many, and those of others no later. None where nobody is online."""
-        online = [a for a in self._known.values() if a.state is NodeState.ONLINE and not self.shunned(a.account)]
+        online = [
+            a
+            for a in self._known.values()
+            if a.state is NodeState.ONLINE and not self.shunned(a.account) and self.admitted(a.account)
+        ]
         if not online:
             return None
         weights = [max(1, self._standing(a.account).stake) for a in online]
