@@ -63,6 +63,24 @@ class ClientSettings(LayeredSettings):
     """how many sessions one tranche has room for"""
     tranche_hours: Annotated[float, Field(ge=1)] = 24.0
     threads: Annotated[int | None, Field(ge=1)] = None
+    gateway_host: str = "127.0.0.1"
+    gateway_port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    gateway_drain: Annotated[float, Field(ge=0, le=3600)] = 30.0
+    """seconds that running answers get to end when the gateway is told to stop"""
+    gateway_keys: bool = False
+    """whether requests need an API key"""
+    gateway_books: str | None = None
+    """the database of the gateway's keys; a file under the home folder if unset"""
+    gateway_policy: Path | None = None
+    """TOML: where requests may run, in order; the swarm if unset"""
+    gateway_streams: Annotated[int, Field(ge=1, le=10_000)] = 200
+    """texts made at the same time"""
+    gateway_key_streams: Annotated[int | None, Field(ge=1, le=10_000)] = None
+    """and of one key; all of them if unset"""
+    gateway_waiting: Annotated[int, Field(ge=0, le=10_000)] = 64
+    """requests that may wait for room"""
+    gateway_patience: Annotated[float, Field(ge=0, le=3600)] = 10.0
+    """and for how many seconds"""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
 
     @property

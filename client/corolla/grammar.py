@@ -24,14 +24,15 @@ class Grammar:
     """A model's tokens as llguidance knows them. Reading them takes half a second for 49,152: make it once."""
 
     def __init__(self, tokenizer: Any, *, vocab_size: int, eos_ids: Iterable[int]) -> None:
-        """Raises UnsupportedModel for a tokenizer that is not one of the `tokenizers` library."""
+        """Raises UnsupportedModel for a tokenizer of another library than `tokenizers`, or without an end of text."""
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
             raise UnsupportedModel("this model's tokenizer cannot be kept to a schema")
-        # A model without an end of text needs one that nothing else means.
-        ends = sorted(eos_ids) or [vocab_size]
-        self._vocab_size = max(vocab_size, *(end + 1 for end in ends))
-        self._tokens = LLTokenizer(backend.to_str(), n_vocab=self._vocab_size, eos_token=ends)
+        ends = sorted(eos_ids)
+        if not ends:
+            raise UnsupportedModel("a model whose texts have no end cannot be kept to a schema")
+        self._vocab_size = vocab_size
+        self._tokens = LLTokenizer(backend.to_str(), n_vocab=vocab_size, eos_token=ends)
 
     def constraint(self, json_schema: str) -> Constraint:
         """Raises InvalidInput for what is no JSON Schema, or uses of it what cannot be enforced."""

@@ -14,15 +14,17 @@ import structlog
 from corolla.paces import Paces
 from corolla.router import HOP_SECONDS, Candidate, Leg
 from corolla.standing import NEUTRAL_SCORE, Standing
-from corolla_core.protocol.errors import NetworkError, PeerMisbehaved, PeerUnreachable
+from corolla_core.protocol.errors import NetworkError, OutOfCapacity, PeerMisbehaved, PeerUnreachable
 from corolla_core.protocol.ids import Address, ModelRoot
 from corolla_core.swarm.announcement import Announcement, NodeState
 from corolla_core.swarm.messages import Endpoint
 
 _log = structlog.get_logger(__name__)
 
-#: Seconds a node is left alone after it misbehaved, and after anything else went wrong with it.
+#: Seconds a node is left alone after it misbehaved, after it was full, and after anything else went wrong with it. What
+#: is full has room again when any session ends.
 MISBEHAVED_SECONDS = 600.0
+FULL_SECONDS = 2.0
 FAILED_SECONDS = 20.0
 #: Announcements older than this are looked up again before a new route is chosen.
 FRESH_SECONDS = 10.0
@@ -174,7 +176,13 @@ class Peers:
 
     def shun(self, account: Address, error: Exception) -> None:
         """Leave a node alone for a while."""
-        seconds = MISBEHAVED_SECONDS if isinstance(error, PeerMisbehaved) else FAILED_SECONDS
+        match error:
+            case PeerMisbehaved():
+                seconds = MISBEHAVED_SECONDS
+            case OutOfCapacity():
+                seconds = FULL_SECONDS
+            case _:
+                seconds = FAILED_SECONDS
         self._shunned[account] = max(self._shunned.get(account, 0.0), self._clock() + seconds)
 
     def _forgive(self, account: Address) -> None:

@@ -68,6 +68,7 @@ class Pipeline:
         self.orders = Orders()
         self._clock = clock
         self._trace = trace
+        self._log = _log.bind(session=session)
         self._chain_id = chain_id
         self._peers = peers
         self._links = links
@@ -96,7 +97,7 @@ class Pipeline:
     def lose(self, hop: Hop, error: CorollaError) -> None:
         """The node is out: `repair` will replace it."""
         if not hop.lost:
-            _log.info("lost a node", peer=hop.account, span=str(hop.leg.span), error=str(error))
+            self._log.info("lost a node", peer=hop.account, span=str(hop.leg.span), error=str(error))
         self._peers.shun(hop.account, error)
         self._lost_here.add(hop.account)
         hop.fail(error)
@@ -145,9 +146,9 @@ class Pipeline:
             self._retire_lost()
             try:
                 await self._fill_gaps()
-                _log.debug("every block is served")
+                self._log.debug("every block is served")
                 await self._wiring.join_up(self.hops, replay_to, replay)
-                _log.debug("the chain is whole", replayed=replay_to)
+                self._log.debug("the chain is whole", replayed=replay_to)
             except NoRoute:
                 if time.monotonic() >= give_up_at:
                     raise
@@ -156,7 +157,7 @@ class Pipeline:
                 await self._peers.refresh(within=_LOOK_AGAIN)
             except (NetworkError, ServingError, TimeoutError) as error:
                 rounds += 1
-                _log.info("the chain is not whole yet", error=str(error) or type(error).__name__)
+                self._log.info("the chain is not whole yet", error=str(error) or type(error).__name__)
                 if rounds >= self.policy.max_failovers:
                     raise
         self._warm_spares()
@@ -349,12 +350,13 @@ class Pipeline:
         deadline = time.monotonic() + self.policy.answer
         while True:
             try:
-                opened = await hop.ask(message, seconds=self.policy.answer)
+                async with self._links.opening(hop.account):
+                    opened = await hop.ask(message, seconds=self.policy.answer)
             except TrancheUnknown as error:
                 # A node's view of the chain may be a block behind the one that opened the tranche.
                 if time.monotonic() >= deadline:
                     raise
-                _log.debug("the node does not see the tranche yet", peer=hop.account, error=str(error))
+                self._log.debug("the node does not see the tranche yet", peer=hop.account, error=str(error))
                 hop.error = None
                 await asyncio.sleep(0.5)
                 message = msgspec.structs.replace(message, client_nonce=secrets.token_bytes(32))

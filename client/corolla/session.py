@@ -82,6 +82,7 @@ class Session:
         self.position = 0
         self.failovers = 0
         self.trace = trace
+        self._log = _log.bind(session=self.id)
         self._links = links
         self._wallet = wallet
         self._inputs = inputs
@@ -187,7 +188,7 @@ class Session:
                         self._closing.clear()
                         await self._closing.wait()
             except TimeoutError:
-                _log.debug("not every node confirmed the end", session=self.id)
+                self._log.debug("not every node confirmed the end")
             self._links.forget(self.id)
 
     def affords(self, end: int, *, at: int) -> bool:
@@ -269,7 +270,7 @@ class Session:
             await pay(self._wallet, self._pipeline.hops)
         except CorollaError as error:
             # The nodes will ask for it, and then whoever waits for them learns of what is wrong with the store.
-            _log.warning("could not pay ahead", error=str(error))
+            self._log.warning("could not pay ahead", error=str(error))
         finally:
             self._paying = None
 
@@ -411,7 +412,7 @@ class Session:
         if isinstance(verdict, Ignore):
             return
         self._complaints.add(hop.account, error)
-        _log.info("a node reports", peer=hop.account, error=str(error), verdict=type(verdict).__name__)
+        self._log.info("a node reports", peer=hop.account, error=str(error), verdict=type(verdict).__name__)
         match verdict:
             case Replace(account=blamed, error=reason):
                 target = self._pipeline.hop(blamed)

@@ -197,3 +197,44 @@ def test_bytes_that_are_no_text_do_not_hold_everything_back(tokenizer: Any) -> N
     shown = "".join(watcher.push(lone) for _ in range(64))
     assert len(shown) > 30
     assert set(shown) == {"\ufffd"}
+
+
+def test_penalties_are_taken_from_what_the_text_has_and_not_from_its_prompt() -> None:
+    logits = torch.tensor([3.0, 2.4, 2.0])
+    present = Sampler(SamplingParams(max_tokens=4, presence_penalty=0.8), [0, 1])
+    assert [present.pick(logits) for _ in range(4)] == [0, 1, 0, 0]
+    frequent = Sampler(SamplingParams(max_tokens=4, frequency_penalty=0.8), [0, 1])
+    assert [frequent.pick(logits) for _ in range(4)] == [0, 1, 0, 2]
+
+
+class Alternating:
+    """Allows token 0 and token 1 in turns, three in all."""
+
+    def __init__(self, pushed: tuple[int, ...] = ()) -> None:
+        self.pushed = pushed
+
+    @property
+    def complete(self) -> bool:
+        return len(self.pushed) == 3
+
+    def allowed(self) -> torch.Tensor:
+        return torch.arange(3) == len(self.pushed) % 2
+
+    def push(self, token: int) -> None:
+        self.pushed += (token,)
+
+    def fork(self) -> Alternating:
+        return Alternating(self.pushed)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 2.0])
+def test_only_what_a_constraint_allows_is_picked_and_a_fork_has_its_own(temperature: float) -> None:
+    constraint = Alternating()
+    sampler = Sampler(SamplingParams(max_tokens=3, temperature=temperature, top_p=0.9), [1], constraint=constraint)
+    flat = torch.zeros(3)
+    assert sampler.pick(flat) == 0
+    assert [sampler.fork().pick(flat) for _ in range(2)] == [1, 1]
+    assert not sampler.complete
+    assert [sampler.pick(flat) for _ in range(2)] == [1, 0]
+    assert sampler.complete
+    assert constraint.pushed == (0, 1, 0)

@@ -55,7 +55,7 @@ class ErrorReply(BaseModel):
 _CAN_FAIL: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorReply} for status in (400, 401, 402, 404, 405, 408, 413, 429, 500, 503)
 }
-_SSE: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+_SSE: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
 
 
 class Gateway:

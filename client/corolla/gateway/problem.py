@@ -72,7 +72,7 @@ def problem_of(error: BaseException) -> Problem:
         case Problem():
             return error
         case ContextExceeded():
-            return Problem(400, str(error), code="context_length_exceeded", param="messages")
+            return Problem(400, str(error), code="context_length_exceeded")
         case KeyRefused():
             headers = {"WWW-Authenticate": "Bearer"}
             return Problem(401, str(error), code="invalid_api_key", headers=headers)
