@@ -93,6 +93,4 @@ async def test_a_key_spends_its_budget_and_no_more_and_a_private_prompt_goes_now
         with pytest.raises(AuthenticationError):
             await ask()
         with pytest.raises(InternalServerError):
-            await AsyncOpenAI(api_key=bob, base_url=f"{url}/v1", max_retries=0).completions.create(
-                model=model, prompt="a secret", max_tokens=TOKENS
-            )
+            await client.with_options(api_key=bob).completions.create(model=model, prompt="a secret", max_tokens=TOKENS)
