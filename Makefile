@@ -20,8 +20,9 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 CHROMIUM ?= /usr/bin/chromium
 BENCH_TEST := tests/e2e/test_benchmark_suite.py
+COMPOSE_TEST := tests/e2e/test_compose.py
 
-.PHONY: help setup setup-tests demo test test-contracts test-python test-bench bench bench-all lint lint-python docs format clean
+.PHONY: help setup setup-tests demo test test-contracts test-python test-bench test-compose bench bench-all lint lint-python docs format clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,13 +45,16 @@ test: setup-tests ## every test
 test-python: setup ## unit, property, integration and end-to-end tests (PYTEST_ARGS='-m "not e2e"')
 ifeq ($(strip $(PYTEST_ARGS)),)
 	$(BIN)/pytest --ignore=tests/e2e -n 2 --dist loadfile --no-loadscope-reorder
-	$(BIN)/pytest tests/e2e --ignore=$(BENCH_TEST)
+	$(BIN)/pytest tests/e2e --ignore=$(BENCH_TEST) --ignore=$(COMPOSE_TEST)
 else
 	$(BIN)/pytest $(PYTEST_ARGS)
 endif
 
 test-bench: setup ## the benchmarks' swarms with a tiny model: too long to be among the tests
 	$(BIN)/pytest $(BENCH_TEST)
+
+test-compose: setup ## deploy/compose.yaml's services as processes: run it when you change that file
+	$(BIN)/pytest $(COMPOSE_TEST)
 
 test-contracts: $(STAMPS)/contracts $(STAMPS)/abi ## the contracts' tests, under Brownie on Ganache
 	bash contracts/scripts/test.sh

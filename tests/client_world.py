@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 from corolla.engine import Engine
 from corolla.links import Links
 from corolla.local import LocalModel
-from corolla.peers import Peers
+from corolla.peers import Peers, anybody
 from corolla.policy import Policy
 from corolla.wallet import Wallet, WalletPolicy
 from corolla_core.model.block_range import load_blocks
@@ -36,6 +36,7 @@ from corolla_core.store.client_store import ClientStore
 from corolla_core.store.records import ClientTranche
 from corolla_core.store.store import Store
 from corolla_core.swarm.announcement import Announcement, NodeState
+from corolla_core.swarm.membership import Membership, MembersLookup
 from corolla_core.swarm.messages import Endpoint
 
 BLOCKS, HIDDEN, CONTEXT = 6, 32, 512
@@ -184,17 +185,27 @@ class ClientWorld:
         return node
 
     async def start(
-        self, folder: Path, *, policy: Policy | None = None, wallet: WalletPolicy | None = None, free: int = 10**12
+        self,
+        folder: Path,
+        *,
+        policy: Policy | None = None,
+        wallet: WalletPolicy | None = None,
+        free: int = 10**12,
+        membership: Membership | None = None,
     ) -> None:
         identity = signer("client")
         self.store = Store.open(folder / "client.db")
         self.opener = FakeOpener(self.world, identity.address, self.store, free=free)
         self.wallet = self.make_wallet(wallet)
         self.links = Links(self._dial)
-        self.peers = Peers(self.directory, MODEL, BLOCKS, rtt=self.links.rtt)
+        known = self.directory if membership is None else MembersLookup(self.directory, membership)
+        admitted = anybody if membership is None else membership.admitted
+        self.peers = Peers(known, MODEL, BLOCKS, rtt=self.links.rtt, admitted=admitted)
         policy = policy or fast_policy()
         manifest = Manifest.beside(self.checkpoint)
-        self.model = LocalModel(checkpoint=self.checkpoint, manifest=manifest, wire=policy.wire_dtype)
+        self.model = LocalModel(
+            checkpoint=self.checkpoint, manifest=manifest, wire=policy.wire_dtype, local_blocks=policy.local_blocks
+        )
         self.engine = Engine(
             model=self.model,
             hidden_size=HIDDEN,

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from corolla_core.chain import events as on_chain
 from corolla_core.chain.indexer import Indexed
 from corolla_core.chain.state import FOR_GOOD
-from corolla_core.protocol.errors import CorollaError, PeerUnreachable
+from corolla_core.protocol.errors import PeerUnreachable
 from corolla_core.protocol.ids import ZERO_ADDRESS, Address, Hash32, ModelRoot, TrancheId
 from corolla_core.protocol.receipt import NumericClass
 from corolla_core.protocol.signature import Signer
@@ -29,7 +29,7 @@ from corolla_core.swarm.announcement import DEFAULT_TTL_MS, Announcement, NodeSt
 from corolla_core.swarm.messages import Info, amount
 from corolla_core.swarm.tcp import listen
 from corolla_validator.explorer.app import create_app
-from corolla_validator.explorer.books import Shelf, suspicions_of
+from corolla_validator.explorer.books import Shelf, shelf_of
 from corolla_validator.explorer.ledger import Ledger
 from corolla_validator.explorer.overview import About
 from corolla_validator.explorer.playground import Playground
@@ -87,7 +87,7 @@ class FakeNetwork:
     events: list[Indexed] = field(default_factory=list)
     audits: tuple[AuditRecord, ...] = ()
     dead: set[Address] = field(default_factory=set)
-    trouble: CorollaError | None = None
+    trouble: Exception | None = None
 
     @classmethod
     def of_thirds(cls) -> FakeNetwork:
@@ -142,7 +142,7 @@ class FakeNetwork:
 
     async def shelf(self) -> Shelf:
         self._fail()
-        return Shelf(self.audits, suspicions_of(self.audits))
+        return shelf_of(self.audits, {})
 
     async def info(self, node: Announcement, *, seconds: float) -> Info:
         await asyncio.sleep(0)

@@ -122,6 +122,8 @@ class FakeDisk:
     places: dict[Hash32, Place] = field(default_factory=dict)
     folder: Path = field(default_factory=lambda: Path(mkdtemp()))
     failing: CorollaError | None = None
+    seconds: float = 0.0
+    """that noting a nonce takes"""
 
     def __post_init__(self) -> None:
         finalize(self, rmtree, self.folder)
@@ -147,7 +149,7 @@ class FakeDisk:
         return self.vouchers.get(tranche_id)
 
     async def claim_nonce(self, nonce: bytes, session: SessionId, client: Address) -> None:
-        await asyncio.sleep(0)
+        await asyncio.sleep(self.seconds)
         if nonce in self.nonces:
             raise NonceReused(nonce=nonce)
         self.nonces.add(nonce)
@@ -226,7 +228,7 @@ class World:
         node = self.nodes.get(bytes(endpoint.account))
         if node is None or node.dead:
             raise PeerUnreachable("nobody listens", peer=address(bytes(endpoint.account)))
-        near, far = join(me, handler, node.account, node.server)
+        near, far = join(me, handler, node.account, node.gate or node.server)
         self.pipes += [near, far]
         return near
 
@@ -248,6 +250,7 @@ class FakeNode:
     blocks: Any
     disk: FakeDisk
     dead: bool = False
+    gate: LinkHandler | None = None
 
 
 @asynccontextmanager

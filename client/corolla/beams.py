@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from corolla.ends import Ends
 from corolla.generation import TextModel
 from corolla.session import Session
 from corolla_core.model.sampling import SamplingParams
@@ -84,11 +86,15 @@ class BeamTape:
 
     def __init__(self, model: TextModel, rows: list[list[int]]) -> None:
         self.rows = rows
+        self.ends: Ends
         self._model = model
+
+    def begin(self, max_tokens: int) -> None:
+        self.ends = self._model.ends(len(self.rows), max_tokens)
 
     async def inputs(self, start: int, stop: int) -> Tensor:
         """The inputs of positions `[start, stop)` once more."""
-        hidden: Tensor = await self._model.run(self._model.embed, [row[start:stop] for row in self.rows], start)
+        hidden: Tensor = await self._model.run(self.ends.again, [row[start:stop] for row in self.rows], start)
         return hidden
 
 
@@ -108,11 +114,19 @@ async def search(
     """Candidates for the text after `prompt`, best first. `session` is new, with a batch row for each beam."""
     beams = len(tape.rows)
     state = BeamSearch(beams, params.max_tokens, model.eos_ids)
-    output = await session.forward(await tape.inputs(0, len(prompt)))
+    ends, position = tape.ends, 0
+    output = await session.forward(await model.run(ends.embed, tape.rows, 0))
+    parents: Sequence[int] | None = None
     while True:
-        step: _Step = await model.run(lambda rows=output: state.advance(model.logits(rows)))
+        logits_BV: Tensor = await model.run(_last_logits, ends, output, position, parents)
+        step: _Step = await model.run(state.advance, logits_BV)
         if step.done:
             return state.finished
-        hidden = await model.run(model.embed, [[token] for token in step.tokens], session.position)
-        output = await session.answer(await session.send(hidden, reorder=step.parents))
-        tape.rows = [[*tape.rows[parent], token] for parent, token in zip(step.parents, step.tokens, strict=True)]
+        position, parents = session.position, step.parents
+        hidden = await model.run(partial(ends.embed, reorder=parents), [[token] for token in step.tokens], position)
+        output = await session.answer(await session.send(hidden, reorder=parents))
+        tape.rows = [[*tape.rows[parent], token] for parent, token in zip(parents, step.tokens, strict=True)]
+
+
+def _last_logits(ends: Ends, output_BTD: Tensor, position: int, parents: Sequence[int] | None) -> Tensor:
+    return ends.logits(output_BTD, position, keep=1, reorder=parents)[:, -1]

@@ -119,7 +119,7 @@ class ChatSession:
     def _shared(self, prompt: Sequence[int]) -> int:
         """How many leading positions of `prompt` the nodes hold, less one where that is all of it: the last position's
         output is needed anew."""
-        held = self._session.position if self._session is not None else 0
+        held = min(self._session.position, self._tape.ends.reach) if self._session is not None else 0
         return min(common_prefix(self._tape.ids[:held], prompt), len(prompt) - 1)
 
 

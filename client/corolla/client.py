@@ -22,7 +22,7 @@ from corolla.links import Link, LinkHandler, Links
 from corolla.local import LocalModel, checkpoint_ref, load_local
 from corolla.logs import quiet_unless_configured
 from corolla.many import AT_ONCE, generate_many
-from corolla.peers import Peers
+from corolla.peers import Peers, anybody
 from corolla.policy import Policy
 from corolla.speculation import OFF, Speculation
 from corolla.staked import StakedLookup
@@ -30,6 +30,7 @@ from corolla.values import Balance, BeamText, ChatMessage, Generation, Prompt
 from corolla.wallet import Wallet, WalletPolicy
 from corolla_core.chain.models import Models
 from corolla_core.chain.network import Network, resolve_network
+from corolla_core.chain.operators import Operators
 from corolla_core.chain.registry import Registry
 from corolla_core.chain.reputation import Reputation
 from corolla_core.chain.rpc import Chain
@@ -46,6 +47,7 @@ from corolla_core.swarm.announcement import Announcement
 from corolla_core.swarm.dial import dial
 from corolla_core.swarm.directory import Directory
 from corolla_core.swarm.libp2p import Libp2p
+from corolla_core.swarm.membership import MembersLookup, member
 from corolla_core.swarm.messages import Endpoint
 
 _log = structlog.get_logger(__name__)
@@ -72,8 +74,9 @@ class AsyncClient:
     checkpoint is in `<home>/models`, or a checkpoint (directory, `hf:org/name`, URL) with its manifest; None for money
     alone. `spending_limit` bounds, in base units, all that this object ever signs away; nodes that ask more than
     `max_price` base units per token and block are never used. `speculation`: how tokens are guessed ahead where a call
-    does not say. `store`: where promises are kept, a database URL or path; by default one file per chain and account
-    under `<home>/client`.
+    does not say. `local_blocks`: how many of the model's first and last blocks are computed here and shown to no node
+    (docs/privacy.md). `store`: where promises are kept, a database URL or path; by default one file per chain and
+    account under `<home>/client`.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class AsyncClient:
         policy: Policy | None = None,
         wallet_policy: WalletPolicy | None = None,
         speculation: Speculation | None = None,
+        local_blocks: tuple[int, int] | None = None,
     ) -> None:
         quiet_unless_configured()
         self.home = home_dir or home()
@@ -99,6 +103,8 @@ class AsyncClient:
         self.policy = policy or Policy()
         if max_price is not None:
             self.policy = replace(self.policy, max_price=max_price)
+        if local_blocks is not None:
+            self.policy = replace(self.policy, local_blocks=local_blocks)
         self._speculation = speculation or Speculation()
         self._signer = signer
         self._model_ref = model
@@ -289,8 +295,13 @@ class AsyncClient:
         links = Links(connect)
         stack.push_async_callback(links.close)
         oracle = Reputation(chain) if self.network.has_reputation else None
-        staked = StakedLookup(found, Registry(chain), oracle)
-        peers = Peers(staked, model.root, model.num_blocks, rtt=links.rtt, standing=staked.standing)
+        membership = None
+        if self.network.is_private:
+            membership = await stack.enter_async_context(member(Operators(chain), self.account))
+        members = found if membership is None else MembersLookup(found, membership)
+        staked = StakedLookup(members, Registry(chain), oracle)
+        admitted = anybody if membership is None else membership.admitted
+        peers = Peers(staked, model.root, model.num_blocks, rtt=links.rtt, standing=staked.standing, admitted=admitted)
         wallet = Wallet(
             signer=self._signer,
             payer=self.account,
@@ -336,7 +347,8 @@ class AsyncClient:
     async def _load(self, chain: Chain, model_ref: str) -> LocalModel:
         """The client's share of the model, the version that the network's registry names."""
         name, ref = checkpoint_ref(model_ref, models_dir=self.home / "models")
-        model = await asyncio.to_thread(load_local, ref, wire=self.policy.wire_dtype)
+        here = self.policy.local_blocks
+        model = await asyncio.to_thread(load_local, ref, wire=self.policy.wire_dtype, local_blocks=here)
         published = await Models(chain).latest(name or model.name)
         if published.manifest_root != model.root:
             model.close()

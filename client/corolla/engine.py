@@ -143,6 +143,7 @@ class Engine:
             policy=self._policy,
             trace=trace,
         )
+        tape.begin(max_tokens)
         self._sessions.add(session)
         opening = trace and trace.begin("corolla.open")
         try:

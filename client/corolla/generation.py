@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from corolla.drafter import MAX_DRAFT
+from corolla.ends import Ends
 from corolla.session import Session
 from corolla.speculation import Speculator
 from corolla.values import FinishReason, Generation, NodeUsage, Piece, RouteHop, Spent, Usage
@@ -33,11 +34,7 @@ class TextModel(Protocol):
 
     def prompt_ids(self, prompt: Any) -> list[int]: ...
 
-    def embed(self, ids_BT: Sequence[Sequence[int]], position: int) -> Tensor: ...
-
-    def logits(self, hidden_BTD: Tensor) -> Tensor: ...
-
-    def all_logits(self, hidden_BTD: Tensor) -> Tensor: ...
+    def ends(self, batch: int, max_tokens: int) -> Ends: ...
 
     def watcher(self, stop: Sequence[str]) -> StopWatcher: ...
 
@@ -46,14 +43,19 @@ class TextModel(Protocol):
 
 @dataclass(slots=True)
 class Tape:
-    """The token ids a session's caches hold, or are about to: what a replay needs, and what the next turn can reuse."""
+    """The token ids a session's caches hold, or are about to: what a replay needs, and what the next turn can reuse.
+    `ends` are those of the session it was last given to."""
 
     model: TextModel
     ids: list[int] = field(default_factory=list)
+    ends: Ends = field(init=False)
+
+    def begin(self, max_tokens: int) -> None:
+        self.ends = self.model.ends(1, max_tokens)
 
     async def inputs(self, start: int, stop: int) -> Tensor:
         """The inputs of positions `[start, stop)` once more."""
-        hidden: Tensor = await self.model.run(self.model.embed, [self.ids[start:stop]], start)
+        hidden: Tensor = await self.model.run(self.ends.again, [self.ids[start:stop]], start)
         return hidden
 
 
@@ -78,6 +80,7 @@ class _Writer:
     def __init__(
         self,
         model: TextModel,
+        ends: Ends,
         prompt: Sequence[int],
         params: SamplingParams,
         *,
@@ -89,10 +92,12 @@ class _Writer:
     ) -> None:
         """`computed`: how many positions of the prompt the nodes are to compute."""
         self._model = model
+        self._ends = ends
         self._params = params
         self._sampler = Sampler(params, prompt, constraint=constraint)
         self._watcher = model.watcher(params.stop)
         self._position = len(prompt)
+        self._sent_at = len(prompt) - computed
         self._count = 0
         self._logprobs = logprobs
         self._top_logprobs = top_logprobs
@@ -109,7 +114,7 @@ class _Writer:
         """The tokens these outputs make certain, and what to send next: with at most `most` guesses. `waited`: seconds
         that the outputs took, None where that was not measured."""
         began = time.perf_counter()
-        logits_TV = self._model.all_logits(output_BTD)[0]
+        logits_TV = self._ends.logits(output_BTD, self._sent_at, keep=1 + len(self._guessed))[0]
         tokens: list[int] = []
         pieces: list[Piece] = []
         finish: FinishReason | None = None
@@ -127,7 +132,8 @@ class _Writer:
             self._learn(tokens, None if waited is None else waited + time.perf_counter() - began)
             guesser, most = self._speculator, min(most, self.left - 1)
             self._guessed = guesser.guess(self._sampler, most=most) if guesser is not None and most > 0 else []
-            hidden = self._model.embed([[token, *self._guessed]], self._position - 1)
+            self._sent_at = self._position - 1
+            hidden = self._ends.embed([[token, *self._guessed]], self._sent_at)
         return _Next(tuple(tokens), tuple(pieces), finish, hidden)
 
     def _one(self, logits_V: Tensor) -> tuple[int, Piece, FinishReason | None]:
@@ -271,6 +277,7 @@ class TextStream:
             self._tape.ids[cached:] = prompt[cached:]
             writer = _Writer(
                 self._model,
+                self._tape.ends,
                 prompt,
                 self._params,
                 logprobs=self._logprobs,
@@ -279,7 +286,7 @@ class TextStream:
                 speculator=speculator,
                 computed=len(prompt) - cached,
             )
-            hidden = await self._model.run(self._model.embed, [prompt[cached:]], cached)
+            hidden = await self._model.run(self._tape.ends.embed, [prompt[cached:]], cached)
             sent = time.perf_counter()
             number: int | None = await session.send(hidden, pos=cached)
             if speculator is not None:

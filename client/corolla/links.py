@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Protocol
 
@@ -14,6 +15,9 @@ from corolla_core.protocol.ids import Address, SessionId, address
 from corolla_core.swarm.messages import AnyMessage, Endpoint
 
 _log = structlog.get_logger(__name__)
+
+#: Sessions opened at a node at the same time. It refuses more than a few from one client before it answers the first.
+OPENING_AT_ONCE = 4
 
 
 class Link(Protocol):
@@ -67,6 +71,7 @@ class Links:
         self._dialing: dict[Address, asyncio.Task[Link]] = {}
         self._failed_at: dict[Address, float] = {}
         self._listeners: dict[SessionId, Listener] = {}
+        self._opening: defaultdict[Address, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(OPENING_AT_ONCE))
         self._closing = False
 
     def listen(self, session: SessionId, listener: Listener) -> None:
@@ -84,6 +89,10 @@ class Links:
         """Seconds of the last measured round trip to a connected node."""
         link = self.get(account)
         return None if link is None else link.rtt
+
+    def opening(self, account: Address) -> asyncio.Semaphore:
+        """Held while a session is opened at a node."""
+        return self._opening[account]
 
     async def connect(self, endpoint: Endpoint) -> Link:
         """The connection to `endpoint`, dialed unless it stands. Raises NetworkError."""

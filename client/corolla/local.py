@@ -1,4 +1,5 @@
-"""The client's own share of the model: tokenizer, embeddings, head. All of its torch work runs on one thread."""
+"""The client's own share of the model: tokenizer, embeddings, head, and any blocks it keeps to itself. All of its torch
+work runs on one thread."""
 
 from __future__ import annotations
 
@@ -12,9 +13,12 @@ from jinja2 import TemplateError
 from torch import Tensor
 
 from corolla.compute import ComputeThread
+from corolla.ends import Ends
 from corolla.grammar import Grammar
+from corolla.policy import NO_BLOCKS
 from corolla.tool_prompt import told_of_tools
 from corolla.values import Conversation, Prompt
+from corolla_core.model.block_range import BlockRange, load_blocks
 from corolla_core.model.cache import rolls_back
 from corolla_core.model.checkpoint import Checkpoint, open_checkpoint
 from corolla_core.model.front import load_front
@@ -33,9 +37,20 @@ T = TypeVar("T")
 class LocalModel:
     """Everything but `run` is for the compute thread (`await model.run(model.embed, …)`), plain attributes excepted."""
 
-    def __init__(self, *, checkpoint: Checkpoint, manifest: Manifest, wire: str = "float32") -> None:
-        """Reads the weights of the front and the head. Raises ModelError, and TensorRejected for no wire dtype."""
+    def __init__(
+        self,
+        *,
+        checkpoint: Checkpoint,
+        manifest: Manifest,
+        wire: str = "float32",
+        local_blocks: tuple[int, int] = NO_BLOCKS,
+    ) -> None:
+        """Reads the weights of the front and the head, and of so many first and last blocks. Raises ModelError, its
+        UnsupportedModel for blocks that cannot be kept here, and TensorRejected for no wire dtype."""
         wire_dtype(wire)
+        middle = remote_span(checkpoint.num_blocks, local_blocks)
+        if any(local_blocks) and not rolls_back(checkpoint.text_config):
+            raise UnsupportedModel(f"{manifest.name} keeps a state that cannot be rolled back: no local blocks")
         self.name = manifest.name
         self.manifest = manifest
         self.num_blocks = checkpoint.num_blocks
@@ -46,6 +61,9 @@ class LocalModel:
         self.tokenizer: Any = checkpoint.tokenizer()
         self._front = load_front(checkpoint, manifest=manifest)
         self._head = load_head(checkpoint, manifest=manifest)
+        self._first = _blocks(checkpoint, manifest, Span(0, middle.start)) if middle.start else None
+        last = checkpoint.num_blocks - middle.end
+        self._last = _blocks(checkpoint, manifest, Span(middle.end, checkpoint.num_blocks)) if last else None
         self._grammar: Grammar | None = None
         self._wire = wire
         self._thread = ComputeThread("corolla-model")
@@ -81,10 +99,21 @@ class LocalModel:
             raise InvalidInput("an empty prompt")
         return ids
 
+    def ends(self, batch: int, max_tokens: int) -> Ends:
+        """What a session of this size computes here."""
+        return Ends(self, self._first, self._last, batch=batch, max_tokens=max_tokens)
+
     def embed(self, ids_BT: Sequence[Sequence[int]], position: int) -> Tensor:
-        """Hidden states `[B, T, D]` as they travel."""
-        hidden = self._front.embed(torch.tensor(ids_BT, dtype=torch.int64), position=position)
-        return onto_wire(hidden, self._wire)
+        """Embedded tokens `[B, T, D]` as they travel where no block is kept here."""
+        return self.travelling(self.front(ids_BT, position))
+
+    def front(self, ids_BT: Sequence[Sequence[int]], position: int) -> Tensor:
+        """What the first block takes, `[B, T, D]`."""
+        return self._front.embed(torch.tensor(ids_BT, dtype=torch.int64), position=position)
+
+    def travelling(self, hidden_BTD: Tensor) -> Tensor:
+        """Hidden states as they travel."""
+        return onto_wire(hidden_BTD, self._wire)
 
     def logits(self, hidden_BTD: Tensor) -> Tensor:
         """Logits `[B, V]` of the last position."""
@@ -126,13 +155,32 @@ class LocalModel:
         return list(encoded["input_ids"])
 
 
-def load_local(ref: str, *, expected_root: ModelRoot | None = None, wire: str = "float32") -> LocalModel:
+def remote_span(num_blocks: int, local_blocks: tuple[int, int]) -> Span:
+    """The blocks that nodes serve where so many first and last ones are kept here. Raises UnsupportedModel when none is
+    left."""
+    first, last = local_blocks
+    if first < 0 or last < 0 or first + last >= num_blocks:
+        raise UnsupportedModel(f"{first} first and {last} last of {num_blocks} blocks leave nothing for the network")
+    return Span(first, num_blocks - last)
+
+
+def _blocks(checkpoint: Checkpoint, manifest: Manifest, span: Span) -> BlockRange:
+    return load_blocks(checkpoint, span, manifest=manifest)
+
+
+def load_local(
+    ref: str,
+    *,
+    expected_root: ModelRoot | None = None,
+    wire: str = "float32",
+    local_blocks: tuple[int, int] = NO_BLOCKS,
+) -> LocalModel:
     """The client's share of the checkpoint `ref`. Raises ModelError when it is not the version `expected_root`."""
     checkpoint = open_checkpoint(ref)
     manifest = Manifest.beside(checkpoint)
     if expected_root is not None and manifest.root != expected_root:
         raise UnsupportedModel(f"{ref} is another version of {manifest.name} than the network serves")
-    return LocalModel(checkpoint=checkpoint, manifest=manifest, wire=wire)
+    return LocalModel(checkpoint=checkpoint, manifest=manifest, wire=wire, local_blocks=local_blocks)
 
 
 def checkpoint_ref(model: str, *, models_dir: Path) -> tuple[str | None, str]:

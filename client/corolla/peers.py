@@ -14,15 +14,17 @@ import structlog
 from corolla.paces import Paces
 from corolla.router import HOP_SECONDS, Candidate, Leg
 from corolla.standing import NEUTRAL_SCORE, Standing
-from corolla_core.protocol.errors import NetworkError, PeerMisbehaved, PeerUnreachable
+from corolla_core.protocol.errors import NetworkError, OutOfCapacity, PeerMisbehaved, PeerUnreachable
 from corolla_core.protocol.ids import Address, ModelRoot
 from corolla_core.swarm.announcement import Announcement, NodeState
 from corolla_core.swarm.messages import Endpoint
 
 _log = structlog.get_logger(__name__)
 
-#: Seconds a node is left alone after it misbehaved, and after anything else went wrong with it.
+#: Seconds a node is left alone after it misbehaved, after it was full, and after anything else went wrong with it. What
+#: is full has room again when any session ends.
 MISBEHAVED_SECONDS = 600.0
+FULL_SECONDS = 2.0
 FAILED_SECONDS = 20.0
 #: Announcements older than this are looked up again before a new route is chosen.
 FRESH_SECONDS = 10.0
@@ -40,9 +42,14 @@ class Lookup(Protocol):
     async def lookup(self, model_root: ModelRoot, num_blocks: int) -> list[Announcement]: ...
 
 
+def anybody(_account: Address) -> bool:
+    """Whom a swarm admits that is open to all."""
+    return True
+
+
 class Peers:
     """Who serves one model. `rtt` gives measured round trips in seconds, None where there is none yet; `standing` what
-    the chain says of a node, by default that all are newcomers."""
+    the chain says of a node, by default that all are newcomers; `admitted` whether a private swarm still admits it."""
 
     def __init__(
         self,
@@ -52,6 +59,7 @@ class Peers:
         *,
         rtt: Callable[[Address], float | None],
         standing: Callable[[Address], Standing] = lambda _account: Standing(),
+        admitted: Callable[[Address], bool] = anybody,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
@@ -60,6 +68,7 @@ class Peers:
         self._directory = directory
         self._rtt = rtt
         self._standing = standing
+        self.admitted = admitted
         self._rng = rng or random.Random()
         self._clock = clock
         self._paces = Paces(clock)
@@ -120,12 +129,17 @@ class Peers:
             and (max_price is None or a.price.per_token_block <= max_price)
             and a.span.end <= self.num_blocks
             and not self.shunned(a.account)
+            and self.admitted(a.account)
         ]
 
     def by_lot(self) -> Endpoint | None:
         """A node to measure next, drawn by stake; one that is known already keeps its tickets. So an owner's nodes are
         found no sooner for being many, and those of others no later. None where nobody is online."""
-        online = [a for a in self._known.values() if a.state is NodeState.ONLINE and not self.shunned(a.account)]
+        online = [
+            a
+            for a in self._known.values()
+            if a.state is NodeState.ONLINE and not self.shunned(a.account) and self.admitted(a.account)
+        ]
         if not online:
             return None
         weights = [max(1, self._standing(a.account).stake) for a in online]
@@ -162,7 +176,13 @@ class Peers:
 
     def shun(self, account: Address, error: Exception) -> None:
         """Leave a node alone for a while."""
-        seconds = MISBEHAVED_SECONDS if isinstance(error, PeerMisbehaved) else FAILED_SECONDS
+        match error:
+            case PeerMisbehaved():
+                seconds = MISBEHAVED_SECONDS
+            case OutOfCapacity():
+                seconds = FULL_SECONDS
+            case _:
+                seconds = FAILED_SECONDS
         self._shunned[account] = max(self._shunned.get(account, 0.0), self._clock() + seconds)
 
     def _forgive(self, account: Address) -> None:

@@ -68,6 +68,7 @@ class Pipeline:
         self.orders = Orders()
         self._clock = clock
         self._trace = trace
+        self._log = _log.bind(session=session)
         self._chain_id = chain_id
         self._peers = peers
         self._links = links
@@ -76,13 +77,15 @@ class Pipeline:
         self._wiring = Wiring(session, wallet, Patience(self.policy.answer, self.policy.step_per_token), lose=self.lose)
         self._opening: dict[Address, Hop] = {}
         self._lost_here: set[Address] = set()
+        first, last = self.policy.local_blocks
+        self._remote = Span(first, peers.num_blocks - last)
         self._newcomers = peers.newcomers_turn(self.policy.newcomer_share)
 
     @property
     def whole(self) -> bool:
         """Whether every block is served by a node that stands and has the history."""
         served = sum(len(hop.leg.span) for hop in self.hops if not hop.lost and not hop.fresh)
-        return served == self._peers.num_blocks
+        return served == len(self._remote)
 
     def hop(self, account: Address) -> Hop | None:
         """The hop of a node that is in the chain, or being taken into it."""
@@ -94,10 +97,16 @@ class Pipeline:
     def lose(self, hop: Hop, error: CorollaError) -> None:
         """The node is out: `repair` will replace it."""
         if not hop.lost:
-            _log.info("lost a node", peer=hop.account, span=str(hop.leg.span), error=str(error))
+            self._log.info("lost a node", peer=hop.account, span=str(hop.leg.span), error=str(error))
         self._peers.shun(hop.account, error)
         self._lost_here.add(hop.account)
         hop.fail(error)
+
+    def lose_strangers(self) -> None:
+        """Nodes that a private swarm admits no longer are out."""
+        for hop in self.hops:
+            if not hop.lost and not self._peers.admitted(hop.account):
+                self.lose(hop, PeerMisbehaved("is not attested any more", peer=hop.account))
 
     def take_receipt(self, hop: Hop, signed: SignedReceipt) -> None:
         """Keep a node's receipt; a neighbour that it shows to have lied is lost. Raises PeerMisbehaved."""
@@ -137,9 +146,9 @@ class Pipeline:
             self._retire_lost()
             try:
                 await self._fill_gaps()
-                _log.debug("every block is served")
+                self._log.debug("every block is served")
                 await self._wiring.join_up(self.hops, replay_to, replay)
-                _log.debug("the chain is whole", replayed=replay_to)
+                self._log.debug("the chain is whole", replayed=replay_to)
             except NoRoute:
                 if time.monotonic() >= give_up_at:
                     raise
@@ -148,7 +157,7 @@ class Pipeline:
                 await self._peers.refresh(within=_LOOK_AGAIN)
             except (NetworkError, ServingError, TimeoutError) as error:
                 rounds += 1
-                _log.info("the chain is not whole yet", error=str(error) or type(error).__name__)
+                self._log.info("the chain is not whole yet", error=str(error) or type(error).__name__)
                 if rounds >= self.policy.max_failovers:
                     raise
         self._warm_spares()
@@ -181,7 +190,7 @@ class Pipeline:
             await self._peers.refresh()
         candidates = self._candidates()
         preference = Preference.balanced(candidates, self.policy.price_importance)
-        for gap in gaps([hop.leg.span for hop in self.hops], self._peers.num_blocks):
+        for gap in gaps([hop.leg.span for hop in self.hops], self._remote):
             avoid = self._lost_here | {hop.account for hop in self.hops}
             legs = self._choose(candidates, gap, preference, avoid)
             spares = find_spares(candidates, legs, depth=self.policy.spares, preference=preference, avoid=avoid)
@@ -341,12 +350,13 @@ class Pipeline:
         deadline = time.monotonic() + self.policy.answer
         while True:
             try:
-                opened = await hop.ask(message, seconds=self.policy.answer)
+                async with self._links.opening(hop.account):
+                    opened = await hop.ask(message, seconds=self.policy.answer)
             except TrancheUnknown as error:
                 # A node's view of the chain may be a block behind the one that opened the tranche.
                 if time.monotonic() >= deadline:
                     raise
-                _log.debug("the node does not see the tranche yet", peer=hop.account, error=str(error))
+                self._log.debug("the node does not see the tranche yet", peer=hop.account, error=str(error))
                 hop.error = None
                 await asyncio.sleep(0.5)
                 message = msgspec.structs.replace(message, client_nonce=secrets.token_bytes(32))
@@ -371,15 +381,15 @@ class Pipeline:
             self._links.warm([other])
 
 
-def gaps(spans: Sequence[Span], total: int) -> list[Span]:
-    """What `spans` (ascending, disjoint) leave of `[0, total)`, as spans."""
-    found, at = [], 0
+def gaps(spans: Sequence[Span], whole: Span) -> list[Span]:
+    """What `spans` (ascending, disjoint, inside of it) leave of `whole`, as spans."""
+    found, at = [], whole.start
     for span in spans:
         if span.start > at:
             found.append(Span(at, span.start))
         at = span.end
-    if at < total:
-        found.append(Span(at, total))
+    if at < whole.end:
+        found.append(Span(at, whole.end))
     return found
 
 

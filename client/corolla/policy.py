@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from corolla_core.protocol.reputation import ReputationTerms
 
+NO_BLOCKS = (0, 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -16,10 +18,12 @@ class Policy:
     that may choose among nodes without a score; the others use those only where nobody else serves. `prefill_tokens`:
     how much of a prompt goes into one step at most; `window_bytes`: how much of it may be on its way at once.
     `patience`: how long to look for a route that is not there. `step`: how long a step may take, and `step_per_token`
-    what each of its tokens adds.
+    what each of its tokens adds. `local_blocks`: how many of the model's first and last blocks stay on the client's own
+    machine; no node is asked or paid for those.
     """
 
     wire_dtype: str = "float32"
+    local_blocks: tuple[int, int] = NO_BLOCKS
     chunk_tokens: int = 8
     prefill_tokens: int = 128
     window_bytes: int = 16 * 2**20

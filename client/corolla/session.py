@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
+import torch
 from torch import Tensor
 
 from corolla import blame
@@ -81,6 +82,7 @@ class Session:
         self.position = 0
         self.failovers = 0
         self.trace = trace
+        self._log = _log.bind(session=self.id)
         self._links = links
         self._wallet = wallet
         self._inputs = inputs
@@ -100,6 +102,7 @@ class Session:
         self._pending: dict[int, Pending] = {}
         self._timed: tuple[int, float] | None = None
         self._answers: dict[int, Tensor] = {}
+        self._parts: dict[int, tuple[int, ...]] = {}
         self._news: asyncio.Future[None] | None = None
         self._complaints = Complaints()
         self._refusals: Counter[Address] = Counter()
@@ -131,7 +134,8 @@ class Session:
         self, hidden_BTD: Tensor, *, keep: int = 1, pos: int | None = None, reorder: Sequence[int] | None = None
     ) -> int:
         """Send `hidden_BTD` (in wire dtype) through the blocks at `pos` (default: where the session stands); returns
-        what to ask the answer by: the last `keep` output positions.
+        what to ask the answer by: the last `keep` output positions, or all of them where the last blocks are not the
+        nodes'.
 
         A `pos` before that drops what lies from there on. Raises PaymentError before anything of a step is sent that
         the wallet may not pay, NoRoute when a node is lost and nobody replaces it.
@@ -150,13 +154,17 @@ class Session:
         if crop:
             self._pipeline.crop(pos, end=self.position)
         *steps, _last = prefill_steps(tokens, hops=len(self._pipeline.hops), most=most, keep=keep)
-        start = 0
+        start, parts, whole = 0, [], self.policy.local_blocks[1] > 0
         for size in steps:
             part = hidden_BTD[:, start : start + size]
-            await self._issue(part, pos + start, keep=0, crop=crop, reorder=reorder)
+            part_keep = size if whole else 0
+            parts.append(await self._issue(part, pos + start, keep=part_keep, crop=crop, reorder=reorder))
             crop, reorder, start = False, None, start + size
             await self._until(self._has_room)
-        return await self._issue(hidden_BTD[:, start:], pos + start, keep=keep, crop=crop, reorder=reorder)
+        keep = tokens - start if whole else keep
+        number = await self._issue(hidden_BTD[:, start:], pos + start, keep=keep, crop=crop, reorder=reorder)
+        self._parts = {number: (*parts, number)} if whole else {}
+        return number
 
     async def settle(self) -> None:
         """Pay every node all that was ordered from it. Raises StoreError."""
@@ -180,7 +188,7 @@ class Session:
                         self._closing.clear()
                         await self._closing.wait()
             except TimeoutError:
-                _log.debug("not every node confirmed the end", session=self.id)
+                self._log.debug("not every node confirmed the end")
             self._links.forget(self.id)
 
     def affords(self, end: int, *, at: int) -> bool:
@@ -216,6 +224,7 @@ class Session:
 
     async def _issue(self, part_BTD: Tensor, pos: int, *, keep: int, crop: bool, reorder: Sequence[int] | None) -> int:
         """Order, pay where it must come first, send. Returns the step's number."""
+        self._pipeline.lose_strangers()
         if not self._pipeline.whole:
             await self._repair(pos)
         dtype, shape, payload = to_wire(part_BTD)
@@ -261,17 +270,18 @@ class Session:
             await pay(self._wallet, self._pipeline.hops)
         except CorollaError as error:
             # The nodes will ask for it, and then whoever waits for them learns of what is wrong with the store.
-            _log.warning("could not pay ahead", error=str(error))
+            self._log.warning("could not pay ahead", error=str(error))
         finally:
             self._paying = None
 
     async def answer(self, number: int) -> Tensor:
         """The answer to a `send`, once. Raises NoRoute or NetworkError when there will be none, and PaymentError,
         ChainError or StoreError when replacing a lost node cannot be paid."""
-        await self._until(lambda: number in self._answers)
-        answer = self._answers.pop(number)
+        parts = self._parts.pop(number, (number,))
+        await self._until(lambda: all(part in self._answers for part in parts))
+        rows = [self._answers[part] for part in parts]
         self._answers.clear()
-        return answer
+        return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
 
     async def _until(self, done: Callable[[], bool]) -> None:
         """Wait for `done`, mending what breaks meanwhile."""
@@ -402,7 +412,7 @@ class Session:
         if isinstance(verdict, Ignore):
             return
         self._complaints.add(hop.account, error)
-        _log.info("a node reports", peer=hop.account, error=str(error), verdict=type(verdict).__name__)
+        self._log.info("a node reports", peer=hop.account, error=str(error), verdict=type(verdict).__name__)
         match verdict:
             case Replace(account=blamed, error=reason):
                 target = self._pipeline.hop(blamed)

@@ -146,6 +146,7 @@ class Client:
         policy: Policy | None = None,
         wallet_policy: WalletPolicy | None = None,
         speculation: Speculation | None = None,
+        local_blocks: tuple[int, int] | None = None,
     ) -> None:
         self._client = AsyncClient(
             network=network,
@@ -158,6 +159,7 @@ class Client:
             policy=policy,
             wallet_policy=wallet_policy,
             speculation=speculation,
+            local_blocks=local_blocks,
         )
         self._loop: _Loop | None = None
 

@@ -29,5 +29,11 @@ interface IOperatorRegistry {
 
     function isAttested(address account) external view returns (bool);
 
+    /// @notice `isAttested` of each, in their order.
+    function areAttested(address[] calldata asked) external view returns (bool[] memory attested);
+
+    /// @notice All that were attested and not revoked since, expired ones included. For reading off chain.
+    function accounts() external view returns (address[] memory);
+
     function attestation(address account) external view returns (Attestation memory);
 }

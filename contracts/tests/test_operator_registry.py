@@ -41,6 +41,17 @@ def test_a_revocation_holds_at_once_and_until_attested_again(operators):
     assert operators.isAttested(accounts[ACCOUNT])
 
 
+def test_accounts_are_told_one_by_one_and_all_at_once(operators):
+    for index in (4, 5, 6):
+        operators.attest(accounts[index], METADATA, now() + index * DAY, by(CONSORTIUM))
+    operators.attest(accounts[4], METADATA, now() + DAY, by(CONSORTIUM))
+    operators.revoke(accounts[5], by(CONSORTIUM))
+    assert set(operators.accounts()) == {accounts[4], accounts[6]}
+    pass_time(now() + 2 * DAY)
+    assert list(operators.areAttested([accounts[i] for i in (4, 5, 6, 7)])) == [False, False, True, False]
+    assert set(operators.accounts()) == {accounts[4], accounts[6]}  # an expired one is to be renewed or revoked
+
+
 def test_only_the_consortium_attests_and_its_successor_must_agree(operators):
     for call in (
         lambda: operators.attest(accounts[STRANGER], METADATA, now() + DAY, by(STRANGER)),

@@ -19,6 +19,7 @@ from corolla_core.chain.escrow import Escrow
 from corolla_core.chain.faults import Faults
 from corolla_core.chain.models import Models
 from corolla_core.chain.network import Network
+from corolla_core.chain.operators import Operators
 from corolla_core.chain.registry import Registry
 from corolla_core.chain.rpc import Chain
 from corolla_core.chain.sender import TransactionSender
@@ -36,6 +37,7 @@ from corolla_core.protocol.span import Span
 from corolla_core.store.store import Store
 from corolla_core.swarm.directory import Directory
 from corolla_core.swarm.libp2p import Libp2p
+from corolla_core.swarm.membership import Lookup, MembersLookup, member
 from corolla_node.archive import Archive
 from corolla_node.books import Books
 from corolla_node.config import NodeSettings
@@ -92,11 +94,15 @@ async def run_node(
     async with AsyncExitStack() as stack:
         chain = await stack.enter_async_context(await Chain.connect(network, deadline=_RPC_SECONDS))
         directory = await stack.enter_async_context(_joined(settings, network, data_dir))
+        membership = None
+        if network.is_private:
+            membership = await stack.enter_async_context(member(Operators(chain), signer.address))
+        swarm = directory if membership is None else MembersLookup(directory, membership)
         checkpoint, manifest = await asyncio.to_thread(open_model, settings.model)
         engine = await _engine(settings, checkpoint, await check_model(Models(chain), manifest))
         settings = settings.model_copy(update={"device": engine.device, "dtype": engine.dtype})
         rng = rng or Random()
-        span = settings.span or await _choose(settings, engine, checkpoint, manifest, directory, rng)
+        span = settings.span or await _choose(settings, engine, checkpoint, manifest, swarm, rng)
         source = _Source(settings, checkpoint, manifest, report)
         loaded = await source.load(span)
         sender = TransactionSender(chain, signer)
@@ -176,10 +182,11 @@ async def run_node(
                     clock=time,
                     fallback=libp2p,
                     tidy=lambda: _tidy(books, archive, retention),
+                    membership=membership,
                     metrics=metrics,
                     tracing=tracing,
                 ) as served:
-                    await libp2p.start(signer, served.server)
+                    await libp2p.start(signer, served.handler)
                     yield served
                     await libp2p.stop()
             finally:
@@ -193,7 +200,7 @@ async def run_node(
         placement = None
         if settings.span is None and settings.rebalance_interval:
             placement = Placement(
-                directory,
+                swarm,
                 signer.address,
                 manifest.root,
                 checkpoint.num_blocks,
@@ -291,13 +298,13 @@ async def _choose(
     engine: Engine,
     checkpoint: Checkpoint,
     manifest: Manifest,
-    directory: Directory,
+    swarm: Lookup,
     rng: Random,
 ) -> Span:
     fitting = await asyncio.to_thread(blocks_that_fit, checkpoint, dtype=engine.dtype, memory=engine.memory)
-    swarm = await directory.lookup(manifest.root, checkpoint.num_blocks)
-    span = choose_blocks(checkpoint, swarm, at_most=min(fitting, settings.max_blocks or fitting), rng=rng)
-    _log.info("chose blocks", span=str(span), nodes_seen=len(swarm))
+    nodes = await swarm.lookup(manifest.root, checkpoint.num_blocks)
+    span = choose_blocks(checkpoint, nodes, at_most=min(fitting, settings.max_blocks or fitting), rng=rng)
+    _log.info("chose blocks", span=str(span), nodes_seen=len(nodes))
     return span
 
 

@@ -176,7 +176,8 @@ class Server:
         except CorollaError as error:
             self._refuse(conn, error, session, getattr(message, "step", None))
         except Exception:
-            _log.exception("a message could not be handled", peer=conn.peer, kind=type(message).__name__)
+            kind = type(message).__name__
+            _log.exception("a message could not be handled", peer=conn.peer, session=session, kind=kind)
             self._refuse(conn, InvalidInput("the node could not handle this message"), session, None)
 
     def on_lost(self, conn: Link, error: NetworkError | None) -> None:
@@ -215,12 +216,14 @@ class Server:
         self._tasks.create_task(self._open(conn, message))
 
     async def _open(self, conn: Link, message: Open) -> None:
+        span = f"{message.start}:{message.end}"
+        structlog.contextvars.bind_contextvars(session=message.session, peer=conn.peer, span=span)  # of this task
         try:
             conn.send(await self._admit(conn, message))
         except CorollaError as error:
             self._refuse(conn, error, message.session, None)
         except Exception:
-            _log.exception("a session could not be opened", peer=conn.peer)
+            _log.exception("a session could not be opened")
             self._refuse(conn, InvalidInput("the session could not be opened"), message.session, None)
         finally:
             self._opening[conn.peer] -= 1

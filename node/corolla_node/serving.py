@@ -9,13 +9,17 @@ from dataclasses import dataclass, field
 
 from corolla_core.config.tracing import Tracing
 from corolla_core.protocol.eip712 import Domain
+from corolla_core.protocol.errors import PeerUnreachable
+from corolla_core.protocol.ids import address
 from corolla_core.protocol.signature import Signer
 from corolla_core.swarm.dial import Fallback, dial
 from corolla_core.swarm.listener import Listener
+from corolla_core.swarm.membership import Membership
 from corolla_core.swarm.messages import Endpoint
 from corolla_node.archive import Archive
 from corolla_node.bookkeeper import Batch, Bookkeeper
 from corolla_node.desk import Desk, Policy
+from corolla_node.gate import Gate
 from corolla_node.kv_pool import KvPool
 from corolla_node.links import Links
 from corolla_node.metrics import NodeMetrics
@@ -48,6 +52,7 @@ class Serving:
     """A node that takes sessions."""
 
     server: Server
+    handler: Server | Gate
     listener: Listener
     timings: StepTimings
     bookkeeper: Bookkeeper
@@ -70,10 +75,13 @@ async def serving(
     clock: Clock,
     fallback: Fallback | None = None,
     tidy: Callable[[], Awaitable[object]] | None = None,
+    membership: Membership | None = None,
     metrics: NodeMetrics | None = None,
     tracing: Tracing | None = None,
 ) -> AsyncIterator[Serving]:
     """Serve until the block ends; sessions that are left then are ended. Raises NetworkError when the port is taken.
+
+    With a `membership` only those it admits are heard, and only such nodes are sent to.
 
     Drain first (`server.drain`) to end politely. Everything accepted is on disk when this returns.
     """
@@ -84,6 +92,8 @@ async def serving(
     prefixes = Prefixes()
 
     async def dialer(endpoint: Endpoint, /, *, handler: LinkHandler) -> Link:
+        if membership is not None and not await membership.among([peer := address(bytes(endpoint.account))]):
+            raise PeerUnreachable("it is not attested in this private swarm", peer=peer)
         return await dial(endpoint, identity=signer, handler=handler, fallback=fallback)
 
     async with asyncio.TaskGroup() as tasks:
@@ -115,12 +125,13 @@ async def serving(
         )
         kv = KvPool(terms.kv_budget, spare=prefixes.limit)
         server = Server(offer, desk, kv=kv, tasks=tasks)
-        listener = Listener(signer, server, host=terms.host, port=terms.port)
+        handler = server if membership is None else Gate(server, membership, tasks)
+        listener = Listener(signer, handler, host=terms.host, port=terms.port)
         await listener.start()
         scheduler.start()
         writer = tasks.create_task(bookkeeper.run())
         try:
-            yield Serving(server, listener, desk.timings, bookkeeper, kv, prefixes, archive, desk.links)
+            yield Serving(server, handler, listener, desk.timings, bookkeeper, kv, prefixes, archive, desk.links)
         finally:
             await server.drain(0)
             await desk.links.close()

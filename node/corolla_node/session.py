@@ -265,7 +265,8 @@ class Session:
         self._on_ended(self, "idle")
 
     def _broken(self, error: BaseException | None, step: int | None) -> None:
-        _log.error("a session broke", session=self.agreed.session, error=str(error), exc_info=error)
+        about = {"session": self.agreed.session, "peer": self.agreed.client, "span": str(self.agreed.span)}
+        _log.error("a session broke", **about, error=str(error), exc_info=error)
         self.fault(ServingError("the session broke inside the node"), step)
         self._on_ended(self, "broken")
 

@@ -143,7 +143,8 @@ class Signatory:
     def _signed(self, future: Future[Signed], chunk: _Chunk) -> None:
         self._signing = False
         if future.cancelled() or future.exception() is not None:
-            _log.error("a receipt could not be signed", session=self._agreed.session, error=str(future))
+            about = {"session": self._agreed.session, "peer": self._agreed.client, "span": str(self._agreed.span)}
+            _log.error("a receipt could not be signed", **about, error=str(future))
         else:
             self._send(future.result(), chunk)
         self._pump()

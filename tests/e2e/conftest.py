@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ import pytest
 os.environ.setdefault("COROLLA_HOME", str(Path(__file__).resolve().parents[2] / ".corolla"))
 
 import torch
+from hatchery import Hatchery
 from transformers.utils.logging import disable_progress_bar
 
 from corolla.devnet.devnet import Devnet, DevnetPlan
@@ -37,6 +38,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hatchery() -> Iterator[None]:
+    """Processes of the devnets start from one that has their imports done."""
+    with Hatchery() as hatchery, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("corolla.devnet.process.Popen", hatchery.popen)
+        yield
 
 
 @pytest.fixture(scope="session")

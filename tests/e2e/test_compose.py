@@ -14,7 +14,6 @@ import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from compose import ours, services
@@ -86,9 +85,17 @@ class Rehearsal:
         child = self.start(name)
         assert await child.wait(within=150) == 0, child.log.read_text()
 
+    async def fetch(self, name: str, port: str, path: str, body: object = None) -> str:
+        """What a service answers over HTTP."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port(name, port)}{path}",
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        return await asyncio.to_thread(lambda: urllib.request.urlopen(request, timeout=120).read().decode())
+
     async def metrics(self, name: str) -> dict[str, float]:
-        url = f"http://127.0.0.1:{self.port(name, '9100')}/metrics"
-        page = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=10).read().decode())
+        page = await self.fetch(name, "9100", "/metrics")
         lines = [line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#")]
         return {series: float(value) for series, value in lines}
 
@@ -103,16 +110,6 @@ async def rehearsal(folder: Path, postgres: str) -> AsyncIterator[Rehearsal]:
         yield made
     finally:
         await made.stop()
-
-
-async def corolla(stage: Rehearsal, *command: str) -> Any:
-    """What the client's command says in JSON, with the gateway's account."""
-    about = ["--network=devnet", "--account=client", f"--password-file={stage.home}/keys/password", "--json"]
-    child = Child.start(
-        "client", [installed("corolla"), *command, *about], folder=stage.logs, env=stage.environ("deposit")
-    )
-    assert await child.wait(within=120) == 0, child.log.read_text()
-    return json.loads(child.output.read_text().splitlines()[-1])
 
 
 async def test_the_compose_files_services_serve_a_paid_and_audited_answer(
@@ -130,13 +127,15 @@ async def test_the_compose_files_services_serve_a_paid_and_audited_answer(
         validator = stage.start("validator")
         await validator.wait_event("event", "ready", within=150)
 
-        answer = await corolla(
-            stage, "generate", "The capital of France is", f"--model={NAME}", "--max-tokens=20", "--speculate=off"
-        )
-        assert "Paris" in answer["text"]
+        await stage.start("gateway").wait_event("gateway", within=60)
+        asked = {"role": "user", "content": "What is the capital of France?"}
+        body = {"model": NAME, "messages": [asked], "max_tokens": 20, "temperature": 0}
+        answer = json.loads(await stage.fetch("gateway", "8000", "/v1/chat/completions", body))
+        assert "Paris" in answer["choices"][0]["message"]["content"]
+        assert "corolla_gateway_requests_total" in await stage.fetch("gateway", "8000", "/metrics")
         for name in serving:
             page = await stage.metrics(name)
-            assert page['corolla_node_tokens_total{kind="decode"}'] > 10
+            assert page['corolla_node_tokens_total{kind="decode"}'] > 5
             assert page["corolla_node_vouchers_total"] > 0
         await validator.wait_event("event", "audit", within=60)
         page = await stage.metrics("validator")

@@ -24,7 +24,7 @@ ASKED: list[Any] = [{"role": "user", "content": "Why do flowers have petals? Ans
 
 
 @asynccontextmanager
-async def gateway(devnet: Devnet, customer: Buyer) -> AsyncIterator[str]:
+async def gateway(devnet: Devnet, customer: Buyer, *options: str) -> AsyncIterator[str]:
     """The URL of a gateway that pays from the customer's deposit and keeps the customer's books."""
     command = [
         installed("corolla"),
@@ -35,6 +35,7 @@ async def gateway(devnet: Devnet, customer: Buyer) -> AsyncIterator[str]:
         f"--password-file={devnet.password_file}",
         "--port=0",
         "--json",
+        *options,
     ]
     home = str(devnet.folder / customer.account.keystore.stem)
     environ = {**os.environ, "COROLLA_STORE": str(customer.books), "COROLLA_SPECULATE": "off", "COROLLA_HOME": home}

@@ -113,3 +113,14 @@ async def test_a_failed_opening_does_not_count_as_a_session(checkpoint: Checkpoi
         made = await generate_many(world.engine, PROMPTS, PARAMS)
         assert all(isinstance(each, CorollaError) for each in made)
         assert not world.peers.sessions
+
+
+async def test_no_node_is_asked_to_open_more_sessions_at_once_than_it_takes(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    async with client_world(checkpoint, tmp_path, ROUTE) as world:
+        for node in world.nodes.values():
+            node.disk.seconds = 0.1
+        made = texts(await generate_many(world.engine, ["One"] * 24, SamplingParams(max_tokens=2), at_once=24))
+        assert {each.usage.failovers for each in made} == {0}
+        assert not any(world.peers.shunned(node.account) for node in world.nodes.values())

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from random import Random
 from uuid import uuid4
 
+import msgspec
 import pytest
 from books import PAYEE
 from eth_abi.abi import encode
@@ -19,6 +21,7 @@ from corolla_core.chain.events import Deposited
 from corolla_core.chain.indexer import Indexed, Indexer, Update
 from corolla_core.chain.rpc import Chain
 from corolla_core.chain.state import NetworkState, fold
+from corolla_core.protocol.ids import ZERO_HASH
 from corolla_core.protocol.signature import Signer
 from corolla_core.store.index_store import IndexStore
 from corolla_core.store.store import Store
@@ -133,3 +136,17 @@ def test_folding_is_the_same_in_one_go_or_in_two(deposits: list[tuple[str, int]]
     assert fold(events[half:], fold(events[:half])) == fold(events)
     assert fold(events).escrowed == sum(amount for _, amount in deposits)
     assert fold([]) == NetworkState()
+
+
+@pytest.mark.anyio
+async def test_blocks_kept_before_transactions_were_noted_are_read_still(tmp_path: Path) -> None:
+    amount = encode(["uint256"], [7])
+    topics = [DEPOSITED, encode(["address"], [PAYEE.address]), encode(["address"], [OTHER])]
+    with Store.open(tmp_path / "index.db") as store:
+        log = IndexStore(store, "old")
+        await log.replace(above=-1, blocks=[(5, bytes(32), msgspec.msgpack.encode([(2, LOGGER, topics, amount)]))])
+        index = Indexer(Chain(network(), transport=SimChain()), log)
+        await index.load()
+    (found,) = index.events
+    assert (found.event, found.tx_hash) == (Deposited(PAYEE.address, OTHER, 7), ZERO_HASH)
+    assert (found.block_number, found.log_index, found.contract) == (5, 2, LOGGER)

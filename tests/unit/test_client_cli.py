@@ -13,13 +13,14 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from corolla.cli.doctor import judge_clock, judge_disk, judge_swarm
 from corolla.cli.main import app
 from corolla.cli.text import show_many
 from corolla.values import Generation, Usage
+from corolla_core.chain.checkup import judge_clock
 from corolla_core.protocol.errors import NoRoute
 from corolla_core.protocol.span import Span
 from corolla_core.protocol.units import Nectar
+from corolla_core.swarm.checkup import judge_swarm
 
 KEY = "0x4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"
 ADDRESS = "0x2c7536E3605D9C16a7a3D7b1898e529396a65c23"
@@ -130,11 +131,6 @@ def test_clocks_that_differ_are_judged_by_direction(chain: float, idle: bool, st
     found = judge_clock(1001.0, chain, idle_chain=idle)
     assert found.state == state
     assert bool(found.advice) == (state != "good")
-
-
-def test_little_disk_is_named() -> None:
-    assert judge_disk(2**20).state == "poor"
-    assert judge_disk(2**40).state == "good"
 
 
 def test_uncovered_blocks_and_silent_nodes_are_named() -> None:

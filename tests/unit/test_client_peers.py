@@ -7,10 +7,10 @@ from time import time
 
 import pytest
 
-from corolla.peers import Peers
+from corolla.peers import FULL_SECONDS, Peers
 from corolla.router import Preference, find_route
 from corolla.standing import NEUTRAL_SCORE, Standing
-from corolla_core.protocol.errors import PeerUnreachable
+from corolla_core.protocol.errors import OutOfCapacity, PeerUnreachable
 from corolla_core.protocol.ids import Address, Hash32, ModelRoot, address, address_bytes
 from corolla_core.protocol.receipt import NumericClass
 from corolla_core.protocol.span import Span
@@ -97,6 +97,17 @@ async def test_a_node_left_alone_is_not_measured_either() -> None:
     peers.shun(CHEAP, PeerUnreachable("gone", peer=CHEAP))
     drawn = [peers.by_lot() for _ in range(20)]
     assert all(endpoint is not None and bytes(endpoint.account) == address_bytes(DEAR) for endpoint in drawn)
+
+
+async def test_a_node_that_was_full_is_asked_again_soon() -> None:
+    now = 0.0
+    peers = Peers(Listed(), ROOT, 4, rtt=lambda _account: None, clock=lambda: now)
+    peers.shun(CHEAP, OutOfCapacity("too many sessions", needed=1, free=0))
+    peers.shun(DEAR, PeerUnreachable("gone", peer=DEAR))
+    assert peers.shunned(CHEAP)
+    now = FULL_SECONDS
+    assert not peers.shunned(CHEAP)
+    assert peers.shunned(DEAR)
 
 
 async def test_a_node_nobody_measured_looks_no_nearer_than_one_that_is_far_away() -> None:

@@ -10,10 +10,14 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 from explorer_world import BLOCKS, FakeNetwork, account, audited, explorer, served
+from scripted_backend import MODEL as SCRIPTED
+from scripted_backend import PRICE, PROMPT_TOKENS, ScriptedBackend
 
+from corolla.gateway.app import create_app
 from corolla_core.protocol.errors import ChainUnreachable
 from corolla_core.protocol.ids import Address
 from corolla_core.protocol.span import Span
+from corolla_core.protocol.units import nectar_to_text
 from corolla_validator.explorer.headers import HEADERS
 from corolla_validator.explorer.playground import AT_ONCE, MOST_TOKENS, ROUTE_HEADER, Playground
 from corolla_validator.explorer.seats import Seats
@@ -160,6 +164,24 @@ async def test_it_answers_to_its_own_names_only_and_changes_nothing_for_anyone()
         assert (await http.get("/../app.py")).status_code == 404
 
 
+async def test_what_is_larger_than_a_question_or_does_not_say_how_large_it_is_is_not_read() -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"{"
+
+    async with looking(FakeNetwork.of_thirds(), gateway(["data: [DONE]"])) as http:
+        assert (await http.post("/api/playground", json={"prompt": "x" * 10_000})).status_code == 413
+        assert (await http.post("/api/playground", content=endless())).status_code == 413
+
+
+async def test_it_is_healthy_while_it_looks_and_not_after_its_watch_died() -> None:
+    world = FakeNetwork.of_thirds()
+    async with looking(world) as http:
+        assert (await http.get("/healthz")).json() == {"ok": True}
+        world.trouble = ZeroDivisionError()
+        await until(http, "/healthz", "false")
+        assert (await http.get("/healthz")).status_code == 503
+
+
 # The playground
 
 
@@ -229,3 +251,17 @@ async def test_other_peoples_pages_cannot_spend_the_operators_money_and_few_may_
         assert (await http.post("/api/playground", json=question)).status_code == 429
         playground.end()
         assert (await http.post("/api/playground", json=question)).status_code == 200
+
+
+async def test_the_playground_understands_corollas_own_gateway() -> None:
+    transport = httpx.ASGITransport(create_app(ScriptedBackend()))
+    told = await asked(Playground("http://gateway", None, SCRIPTED, transport=transport))
+    assert told == [
+        ("route", {"where": "script", "hops": [], "price_per_token": None}),
+        ("text", "Hello"),
+        ("text", ", world"),
+        ("cost", {"tokens": 2, "cost": nectar_to_text((PROMPT_TOKENS + 2) * PRICE)}),
+        ("done", None),
+    ]
+    other = await asked(Playground("http://gateway", None, "another", transport=transport))
+    assert other == [("failed", "the gateway says 404 Not Found")]

@@ -19,7 +19,7 @@ from corolla_core.protocol.span import Span
 from corolla_core.protocol.units import ONE_NECTAR
 from corolla_core.swarm.announcement import NodeState
 from corolla_validator.explorer import view
-from corolla_validator.explorer.books import Shelf, suspicions_of
+from corolla_validator.explorer.books import shelf_of
 from corolla_validator.explorer.ledger import Ledger
 from corolla_validator.explorer.models import Blocks, State
 from corolla_validator.explorer.pulse import SILENCE, Beat, Pulse
@@ -68,7 +68,7 @@ def seen(world: FakeNetwork, *, tick: float = 0.0, heard: float | None = 0.0) ->
     beats = {
         each: Beat(-100.0 if each in world.dead else 0.0, None if each in world.dead else heard) for each in sightings
     }
-    shelf = Shelf(world.audits, suspicions_of(world.audits))
+    shelf = shelf_of(world.audits, {})
     now = int(time.time() * 1000)
     return view.Sight(now, tick, Ledger(world.events), sightings, beats, shelf, MIN_STAKE)
 
@@ -104,6 +104,16 @@ def test_a_block_is_in_a_gap_exactly_when_no_node_serves_it(spans: list[tuple[in
     bare = {block for gap in found.gaps for block in range(gap.start, gap.end)}
     assert bare == {block for block, count in enumerate(found.servers) if count == 0}
     assert bare == set(range(blocks)) - {b for start, length in spans for b in range(start, start + length)}
+
+
+def test_blocks_that_a_node_makes_up_are_not_on_the_map() -> None:
+    world = FakeNetwork.of_thirds()
+    world.announce(0, Span(0, 4096))
+    world.announce(1, Span(500, 501))
+    found = view.coverage(BLOCKS, view.node_views(seen(world)))
+    assert len(found.servers) == BLOCKS
+    assert max(row.blocks.end for row in found.rows) == BLOCKS
+    assert account(1) not in [row.account for row in found.rows]
 
 
 def test_runs_are_as_long_as_they_can_be() -> None:
@@ -155,7 +165,7 @@ def test_a_log_kept_without_its_transaction_is_shown_by_its_block() -> None:
 
 def test_a_session_is_as_bad_as_the_worst_of_its_nodes_and_comes_newest_first() -> None:
     audits = (audited(1, 0, session=1), audited(2, 1, session=1, failed=True), audited(3, 0, session=2))
-    newer, older = view.session_views(Shelf(audits, suspicions_of(audits)))
+    newer, older = view.session_views(shelf_of(audits, {}))
     assert (newer.outcome, older.outcome) == ("passed", "failed")
     assert [(part.node, part.outcome) for part in older.parts] == [(account(0), "passed"), (account(1), "failed")]
     assert older.parts[1].reasons == ("w16 0.34 over 1e-05",)

@@ -111,7 +111,7 @@ class Challenger:
             return mine[-1].state is not Demanded.SENT
         since = self._clock() - FORGIVEN_SECONDS
         if any(record.state is Demanded.OPENED and record.changed_at > since for record in earlier):
-            _log.info("it opens on chain what it refuses: not challenged again today", node=node)
+            _log.info("it opens on chain what it refuses: not challenged again today", peer=node, session=session)
             return True
         oldest = self._clock() - (await self._registrar.parameters()).opening_age
         hashes = [signed.receipt.hash() for signed in case.chain]
@@ -138,7 +138,7 @@ class Challenger:
             await self._registrar.challenge_opening(signed, position, side, tranche=tranche, later=later)
         except TransactionReverted as error:
             # The head has moved on, the bond is not there, somebody asked for this very row: perhaps the next time.
-            _log.info("a challenge was not taken", node=node, why=str(error))
+            _log.info("a challenge was not taken", peer=node, session=receipt.session_id, why=str(error))
             await self._store.run(self._book.forget, challenge)
             return False
         return True
@@ -171,7 +171,7 @@ class Challenger:
             punishment = await self._registrar.expire_opening(record.challenge)
         except TransactionReverted as error:
             # Somebody else ended it, or it was answered in the last second: the next round sees what it is.
-            _log.info("a challenge could not be ended", challenge=record.challenge, why=str(error))
+            _log.info("a challenge could not be ended", **_about(record), why=str(error))
             return
         if punishment is None:
             await self._end(record, Demanded.LAPSED)

@@ -49,7 +49,7 @@ class Examiner:
                 judgement = await asyncio.to_thread(self._auditor.judge, transcript)
         except (NotCalibrated, OutOfCapacity, TensorRejected) as error:
             session = chain[0].receipt.session_id
-            _log.info("a session cannot be judged", node=node.account, session=session, why=str(error))
+            _log.info("a session cannot be judged", peer=node.account, session=session, why=str(error))
             return None
         async with self._turn:
             name = await asyncio.to_thread(self._evidence.keep, transcript, for_good=judgement.verdict.failed)

@@ -69,7 +69,7 @@ class FaultFinder:
         except StoreError:
             raise
         except CorollaError as error:
-            _log.info("a node does not show what it signed over", node=node.account, error=str(error))
+            _log.info("a node does not show what it signed over", peer=node.account, error=str(error))
             return False
         self._asked.update(missing[:MAX_RECEIPTS])
         wanted = [signed for signed in answers if signed.receipt.hash() in missing]

@@ -101,7 +101,7 @@ class Juror:
         try:
             return await self._examine(node, receipt)
         except CorollaError as error:
-            _log.warning("what is disputed cannot be judged", dispute=dispute, node=node, error=str(error))
+            _log.warning("what is disputed cannot be judged", dispute=dispute, peer=node, error=str(error))
             return Vote.UNAVAILABLE
 
     async def _hurries(self, dispute: int, round_: int) -> bool:

@@ -72,7 +72,7 @@ class Prosecutor:
             return Trial(await disputes.accuse(accusation), ours=True)
         except TransactionReverted as error:
             # Another validator was first, or the node has nothing left to lose.
-            _log.info("the accusation was not taken", node=charge.node, why=str(error))
+            _log.info("the accusation was not taken", peer=charge.node, why=str(error))
             return await self._stands(disputes, charge.node)
 
     async def outcome(self, dispute: int) -> Outcome:
@@ -97,7 +97,7 @@ class Prosecutor:
         try:
             punished = await self._proof(self._faults, fault, payment)
         except TransactionReverted as error:
-            _log.info("the proof was not taken", node=fault.node, fault=kind(fault), why=str(error))
+            _log.info("the proof was not taken", peer=fault.node, fault=kind(fault), why=str(error))
             return None
         return None if punished is None else punished.taken
 

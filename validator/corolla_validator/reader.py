@@ -47,7 +47,7 @@ class Reader:
         try:
             touched = await self._read(node)
         except CorollaError as error:
-            _log.warning("a node does not show its receipts", node=node.account, error=str(error))
+            _log.warning("a node does not show its receipts", peer=node.account, error=str(error))
             return []
         return [linked for session in sorted(touched) for linked in await self.chains(node.account, session)]
 

@@ -200,7 +200,7 @@ class Rounds:
                 for linked in await self._reader.chains(account, session):
                     await self.audit(node, linked, beacon=ZERO_HASH)
             except (OpeningUnavailable, InvalidProof, NetworkError, ServingError) as error:
-                _log.info("a session cannot be judged now", node=account, error=str(error))
+                _log.info("a session cannot be judged now", peer=account, session=session, error=str(error))
                 left.append(account)
         return left
 
@@ -284,7 +284,7 @@ class Rounds:
         key = linked.key
         for fault in await self._finder.look(linked, self._online):
             hashes = [signed.receipt.hash().hex() for signed in fault.receipts]
-            _log.error("a node's signatures convict it", node=fault.node, fault=kind(fault), session=key.session)
+            _log.error("a node's signatures convict it", peer=fault.node, fault=kind(fault), session=key.session)
             self._faults.append((fault, self._clock()))
             self._tell({"event": "fault", "fault": kind(fault), "node": fault.node, "receipts": hashes})
         audited = await self._store.run(self._books.audited, key.signer, key.session)
@@ -316,7 +316,8 @@ class Rounds:
             drawn.tries += 1
             if drawn.tries < TRIES:
                 return False
-        _log.warning("a node does not open what it signed for", node=signer, error=str(error))
+        about = {"peer": signer, "session": drawn.key.session, "span": str(linked.chain[0].receipt.span)}
+        _log.warning("a node does not open what it signed for", **about, error=str(error))
         self._tell({"event": "withheld", "node": signer, "session": drawn.key.session.hex(), "why": str(error)})
         if self._court is not None:
             self._court.demand(linked.chain)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
 
 from corolla_core.chain.network import Network
+from corolla_core.chain.operators import Operators
 from corolla_core.chain.rpc import Chain
 from corolla_core.model.calibrated import Calibrated, shipped_calibration
 from corolla_core.model.checkpoint import Checkpoint, open_checkpoint
@@ -26,6 +27,7 @@ from corolla_core.protocol.units import Wei, nectar_from_text
 from corolla_core.store.store import Store
 from corolla_core.swarm.directory import Directory
 from corolla_core.swarm.libp2p import Libp2p
+from corolla_core.swarm.membership import MembersLookup, member
 from corolla_validator.auditor import Auditor
 from corolla_validator.bar import Bar
 from corolla_validator.blocks import ChainBeacons
@@ -139,6 +141,7 @@ async def validating(
     async with (
         await Chain.connect(network) as chain,
         await asyncio.to_thread(Store.open, settings.store or folder.store) as store,
+        AsyncExitStack() as stack,
     ):
         directory = await Directory.start(network=network.name, bootstrap=network.bootstrap, client_mode=True)
         libp2p = Libp2p(directory)
@@ -147,7 +150,13 @@ async def validating(
         examiner = Examiner(nodes, store, bench.auditor(), evidence, clock=time)
         try:
             bar = Bar(chain, signer, store, settings, bench.manifest, tell=tell)
-            recent = RecentLookup(directory)
+            known: Lookup = directory
+            if network.is_private:
+                if signer is None:
+                    raise ConfigError("a private swarm is audited with an account that its consortium attests")
+                membership = await stack.enter_async_context(member(Operators(chain), signer.address))
+                known = MembersLookup(directory, membership)
+            recent = RecentLookup(known)
             rounds = Rounds(
                 model_root=bench.manifest.root,
                 num_blocks=bench.manifest.num_blocks,

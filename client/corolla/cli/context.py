@@ -100,6 +100,7 @@ async def connected(settings: ClientSettings, *, with_model: bool) -> AsyncItera
         store=settings.store,
         policy=Policy(
             wire_dtype=settings.wire_dtype,
+            local_blocks=settings.local_blocks,
             chunk_tokens=settings.chunk_tokens,
             price_importance=settings.price_importance,
             spares=settings.spares,

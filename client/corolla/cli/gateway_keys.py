@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from corolla.cli.context import JsonOption
+from corolla.cli.context import JsonOption, settings_of
 from corolla_core.config import home
 from corolla_core.config.terminal import emit, errors, notes
 from corolla_core.protocol.units import UnixTime, nectar_from_text, nectar_to_text
@@ -23,7 +23,7 @@ app = typer.Typer(help="The gateway's API keys and their budgets.", no_args_is_h
 LabelArgument = Annotated[str, typer.Argument(help="A name for the key's holder, one for each key.")]
 BooksOption = Annotated[
     str | None,
-    typer.Option("--books", envvar="COROLLA_GATEWAY_BOOKS", help="The gateway's database: a file or URL."),
+    typer.Option("--books", help="The keys' database: a file or URL."),
 ]
 
 
@@ -96,5 +96,6 @@ def _books(url: str | None) -> Iterator[GatewayStore]:
     from corolla_core.store.gateway_store import GatewayStore
     from corolla_core.store.store import Store
 
-    with Store.open(url or home() / BOOKS) as store:
+    books = settings_of(gateway_books=url).settings.gateway_books
+    with Store.open(books or home() / BOOKS) as store:
         yield GatewayStore(store)

@@ -8,10 +8,11 @@ from typing import Any
 import typer
 import uvloop
 
-from corolla.cli import account, gateway, gateway_keys, money, network, text
+from corolla.cli import account, attest, gateway, gateway_keys, money, network, text
 from corolla.cli.context import JsonOption, NetworkOption, network_of, settings_of
 from corolla.devnet.cli import app as devnet_app
 from corolla_core.config.terminal import emit, errors
+from corolla_core.protocol.finding import rows
 
 app = typer.Typer(
     name="corolla",
@@ -26,6 +27,7 @@ app.command()(text.chat)
 app.command()(gateway.gateway)
 money.add_to(app)
 app.add_typer(account.app, name="account")
+app.add_typer(attest.app, name="attest")
 app.add_typer(config_app, name="config")
 app.add_typer(network.app, name="network")
 app.add_typer(gateway_keys.app, name="gateway-keys")
@@ -64,8 +66,7 @@ def doctor(network: NetworkOption = None, as_json: JsonOption = False) -> None:
         from corolla.cli.doctor import examine
 
         findings = uvloop.run(examine(settings_of(network=network).settings))
-        rows = [{"check": f.check, "state": f.state, "found": f.found, "advice": f.advice or None} for f in findings]
-        emit(rows, as_json=as_json)
+        emit(rows(findings), as_json=as_json)
     if any(f.state == "bad" for f in findings):
         raise typer.Exit(1)
 
@@ -74,12 +75,12 @@ def doctor(network: NetworkOption = None, as_json: JsonOption = False) -> None:
 def config_show(as_json: JsonOption = False) -> None:
     """Every setting, its value, and the layer it came from."""
     with errors():
-        rows = settings_of().table()
-        values = {row.name: str(row.value) if isinstance(row.value, Path) else row.value for row in rows}
+        table = settings_of().table()
+        values = {row.name: str(row.value) if isinstance(row.value, Path) else row.value for row in table}
         if as_json:
-            emit({row.name: {"value": values[row.name], "source": row.source} for row in rows}, as_json=True)
+            emit({row.name: {"value": values[row.name], "source": row.source} for row in table}, as_json=True)
         else:
-            emit([{"name": row.name, "value": values[row.name], "source": row.source} for row in rows], as_json=False)
+            emit([{"name": row.name, "value": values[row.name], "source": row.source} for row in table], as_json=False)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,13 @@ Speculate = Annotated[
 MaxWaste = Annotated[
     float | None, typer.Option("--max-waste", help="Pay for at most so many wrong guesses a token generated.")
 ]
+LocalBlocks = Annotated[
+    str | None,
+    typer.Option(
+        "--local-blocks",
+        help="Compute so many of the first and last blocks here and show them to no node: 2,1, or 2 for 2,2.",
+    ),
+]
 Stop = Annotated[list[str] | None, typer.Option(help="End before this text; may be given several times.")]
 
 
@@ -73,6 +80,7 @@ def generate(
     seed: Seed = None,
     speculate: Speculate = None,
     max_waste: MaxWaste = None,
+    local_blocks: LocalBlocks = None,
     stop: Stop = None,
     lines: Annotated[
         bool, typer.Option("--lines", help="Every line is a prompt of its own; prints one JSON object for each.")
@@ -87,6 +95,7 @@ def generate(
             network=network, model=model, account=account, password_file=password_file, spending_limit=spending_limit,
             max_price=max_price, max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k,
             repetition_penalty=repetition_penalty, speculate=speculate, max_waste=max_waste,
+            local_blocks=local_blocks,
         ).settings  # fmt: skip
         text = sys.stdin.read() if prompt == "-" else prompt
         if lines:
@@ -147,6 +156,7 @@ def chat(
     seed: Seed = None,
     speculate: Speculate = None,
     max_waste: MaxWaste = None,
+    local_blocks: LocalBlocks = None,
     system: Annotated[str | None, typer.Option(help="What the model is told about itself first.")] = None,
 ) -> None:
     """Talk with a model. Each line is a turn; an empty line or end of input ends the talk."""
@@ -155,6 +165,7 @@ def chat(
             network=network, model=model, account=account, password_file=password_file, spending_limit=spending_limit,
             max_price=max_price, max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k,
             repetition_penalty=repetition_penalty, speculate=speculate, max_waste=max_waste,
+            local_blocks=local_blocks,
         ).settings  # fmt: skip
         uvloop.run(_chat(settings, _params(settings, seed, None), system))
 

@@ -74,7 +74,6 @@ def deploy(
     bootstrap: Annotated[str, typer.Option(help="Where nodes join, such as /dns4/bootstrap/tcp/31400.")],
     account: Annotated[list[str], typer.Option(help="A name for a funded account; may be given again.")],
     model: Annotated[str | None, typer.Option(help="A checkpoint's folder; SmolLM2-135M-Instruct without it.")] = None,
-    within: Annotated[float, typer.Option(min=0, help="Seconds the chain may take to come up.")] = 60.0,
 ) -> None:
     """On a chain that runs already: contracts, model, accounts in <home>/keys and the file in <home>/networks."""
     from corolla.devnet.deployment import Deployment
@@ -84,7 +83,7 @@ def deploy(
 
     out = Console(stderr=True)
     with errors():
-        plan = Deployment(rpc, model or str(prepare_smollm()), tuple(account), bootstrap, within)
+        plan = Deployment(rpc, model or str(prepare_smollm()), tuple(account), bootstrap)
         network = asyncio.run(deployed(plan, home=home(), progress=lambda what: out.print(f"  {what} …", style="dim")))
     sys.stdout.write(f"{home() / 'networks' / (network.name + '.json')}\n")
 

@@ -6,13 +6,10 @@ has it all changes nothing; on an empty chain the same accounts are funded anew.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from corolla.devnet.devnet import WITH_JURY
 from corolla.devnet.funding import new_account, publish, write_password
@@ -21,39 +18,36 @@ from corolla_core.chain.devnet_keys import devnet_signer
 from corolla_core.chain.network import Network
 from corolla_core.chain.rpc import Chain
 from corolla_core.chain.sender import TransactionSender
-from corolla_core.protocol.errors import ChainUnreachable
 from corolla_core.swarm.dht import ensure_identity
 
-T = TypeVar("T")
 NAME = "devnet"
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
     """`bootstrap` is the address that others join through, such as `/dns4/bootstrap/tcp/31400`; whoever listens there
-    must have the identity in `<home>/networks/bootstrap.key`. `within` is how many seconds the chain may take to come
-    up."""
+    must have the identity in `<home>/networks/bootstrap.key`."""
 
     rpc_url: str
     model: str
     accounts: Sequence[str]
     bootstrap: str
-    within: float = 60.0
 
 
 async def deploy(plan: Deployment, *, home: Path, progress: Callable[[str], None] = lambda _: None) -> Network:
-    """Raises ChainUnreachable when the chain does not come up, ChainError, ModelError."""
+    """Raises ChainUnreachable when the chain does not come up within a minute, ChainError, ModelError."""
     networks, keys = home / "networks", home / "keys"
     password, peer = _prepare(networks, keys)
     bootstrap = (f"{plan.bootstrap}/p2p/{peer}",)
     known = _known(networks / f"{NAME}.json")
-    if known is not None and await _stands(plan, known):
-        moved = dataclasses.replace(known, rpc_url=plan.rpc_url, bootstrap=bootstrap)
-        moved.save(networks)
-        return moved
+    if known is not None:
+        known = dataclasses.replace(known, rpc_url=plan.rpc_url, bootstrap=bootstrap)
+        if await _stands(known):
+            known.save(networks)
+            return known
     progress("deploying the contracts")
     first = devnet_signer(0)
-    deployed = await _patiently(lambda: deploy_all(plan.rpc_url, first, name=NAME, terms=WITH_JURY), plan.within)
+    deployed = await deploy_all(plan.rpc_url, first, name=NAME, terms=WITH_JURY)
     network = dataclasses.replace(deployed, bootstrap=bootstrap)
     async with await Chain.connect(network) as chain:
         faucet = TransactionSender(chain, first)
@@ -80,24 +74,7 @@ def _known(file: Path) -> Network | None:
     return Network.load(file) if file.exists() else None
 
 
-async def _stands(plan: Deployment, known: Network) -> bool:
+async def _stands(known: Network) -> bool:
     """Whether the chain still has the contracts."""
-    network = dataclasses.replace(known, rpc_url=plan.rpc_url)
-
-    async def look() -> bool:
-        async with await Chain.connect(network) as chain:
-            return await chain.request("eth_getCode", network.escrow, "latest") not in ("0x", None)
-
-    return await _patiently(look, plan.within)
-
-
-async def _patiently(call: Callable[[], Awaitable[T]], within: float) -> T:
-    """Again and again while the chain cannot be reached."""
-    end = time.monotonic() + within
-    while True:
-        try:
-            return await call()
-        except ChainUnreachable:
-            if time.monotonic() >= end:
-                raise
-        await asyncio.sleep(0.5)
+    async with await Chain.connect(known) as chain:
+        return await chain.request("eth_getCode", known.escrow, "latest") not in ("0x", None)

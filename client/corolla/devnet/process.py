@@ -7,13 +7,13 @@ import ctypes
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import DEVNULL, Popen, TimeoutExpired
 from typing import Any
 
 import psutil
@@ -44,7 +44,7 @@ class Child:
     """A started program. Its stdout goes to `<name>.jsonl`, its stderr to `<name>.log`: no pipe that could fill up, or
     break when we are gone."""
 
-    def __init__(self, name: str, process: subprocess.Popen[bytes], *, folder: Path, output_start: int) -> None:
+    def __init__(self, name: str, process: Popen[bytes], *, folder: Path, output_start: int) -> None:
         self.name = name
         self.pid = process.pid
         self.log = folder / f"{name}.log"
@@ -63,9 +63,9 @@ class Child:
         start = output.stat().st_size if output.exists() else 0
         with (folder / f"{name}.log").open("ab") as log, output.open("ab") as out:
             try:
-                process = subprocess.Popen(
+                process = Popen(
                     list(command),
-                    stdin=subprocess.DEVNULL,
+                    stdin=DEVNULL,
                     stdout=out,
                     stderr=log,
                     env=dict(env),
@@ -140,7 +140,7 @@ class Child:
         """Its exit status. Raises TimeoutError if it runs on for `within` seconds."""
         try:
             return await asyncio.to_thread(self._process.wait, within)
-        except subprocess.TimeoutExpired:
+        except TimeoutExpired:
             raise TimeoutError(f"{self.name} runs on") from None
 
     async def stop(self, *, grace: float) -> None:

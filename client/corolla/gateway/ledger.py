@@ -21,6 +21,9 @@ from corolla_core.store.store import Store
 BOOKS = Path("gateway", "books.db")
 """Where a gateway's keys and reservations are, under the home folder, unless told otherwise."""
 
+LEASES = Path("gateway", "leases")
+"""Where the lock files of running gateways are."""
+
 _log = structlog.get_logger(__name__)
 
 

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import httpx
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError
 
 from corolla.gateway.policy import Conditions
 from corolla.gateway.upstream import Price, Upstream
@@ -81,7 +81,7 @@ class PrivateEntry(_Backend):
     network: ModelName
     model: ModelName
     account: str | None = None
-    password_file: str | None = None
+    password_file: Annotated[Path, Strict(False)] | None = None
 
 
 class PriceEntry(_Strict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ async def serve(app: FastAPI, *, host: str, port: int, drain_timeout: float, on_
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+    allow_files(2 * MAX_CONNECTIONS)
     with listening:
         at = f"[{host}]" if ":" in host else host
         url = f"http://{at}:{listening.getsockname()[1]}"
@@ -44,6 +46,17 @@ async def serve(app: FastAPI, *, host: str, port: int, drain_timeout: float, on_
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
+
+
+def allow_files(wanted: int) -> int:
+    """Let this process open so many files, as far as the system lets it; returns how many it may. Each connection is
+    one, and many systems give a process 1024 unless it asks."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    if soft != unlimited and soft < wanted:
+        soft = wanted if hard == unlimited else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft
 
 
 class _Server(uvicorn.Server):

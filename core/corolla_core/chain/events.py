@@ -340,6 +340,7 @@ IGNORED = frozenset(
         "CreditWithdrawn",
         "EIP712DomainChanged",
         "MinStakeSet",
+        "OwnerAccepted",
         "OwnershipTransferred",
         "ParametersSet",
         "RatingCrowdedOut",

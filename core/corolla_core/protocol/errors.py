@@ -34,6 +34,7 @@ CorollaError
 │   ├── NotServed           the node does not hold these blocks
 │   ├── OpeningUnavailable(receipt, reason)  unknown, lost, busy or too large
 │   ├── PossessionUnavailable(reason)        lost or busy
+│   ├── NotAdmitted         the swarm is private, and who asks is not attested
 │   └── Draining
 ├── NetworkError
 │   ├── PeerUnreachable(peer)
@@ -253,6 +254,10 @@ class PossessionUnavailable(ServingError):
     """A node does not show its weights. `reason` is `busy` (ask again later) or `lost` (it cannot read them)."""
 
     fields = ("reason",)
+
+
+class NotAdmitted(ServingError):
+    """The swarm is private, and who asks is not attested in it, or no longer."""
 
 
 class Draining(ServingError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
@@ -13,6 +14,7 @@ import typer
 from corolla_core.config import Loaded, home, keystore_path, load_settings, setup_logging
 from corolla_core.config.terminal import emit, errors, read_password
 from corolla_core.protocol.errors import ConfigError
+from corolla_core.protocol.finding import rows
 from corolla_node.cli import cooperative as cooperatives
 from corolla_node.cli import money
 from corolla_node.cli.terminal import progress_bars
@@ -168,15 +170,35 @@ def status(data_dir: DataDirOption = None, as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
+@app.command()
+def doctor(
+    model: Annotated[str | None, typer.Argument(help="The model it is to serve.")] = None,
+    network: Annotated[str | None, typer.Option(help="A network's name or file.")] = None,
+    account: Annotated[Path | None, typer.Option(help="Keystore of the node: a name, or a path.")] = None,
+    data_dir: DataDirOption = None,
+    as_json: Json = False,
+) -> None:
+    """Look for what may be wrong, and say what to do about it. Exit status 1 when something is."""
+    with errors():
+        from corolla_node.cli.doctor import examine
+
+        settings = settings_of(model=model, network=network, account=account, data_dir=data_dir).settings
+        setup_logging("warning")
+        findings = asyncio.run(examine(settings, data_dir_of(settings)))
+        emit(rows(findings), as_json=as_json)
+    if any(finding.state == "bad" for finding in findings):
+        raise typer.Exit(1)
+
+
 @config_app.command("show")
 def config_show(as_json: Json = False) -> None:
     """Every setting, its value, and the layer it came from."""
     with errors():
-        rows = settings_of().table()
+        table = settings_of().table()
         if as_json:
-            emit({row.name: {"value": _plain(row.value), "source": row.source} for row in rows}, as_json=True)
+            emit({row.name: {"value": _plain(row.value), "source": row.source} for row in table}, as_json=True)
         else:
-            emit({row.name: f"{_plain(row.value)}  ({row.source})" for row in rows}, as_json=False)
+            emit({row.name: f"{_plain(row.value)}  ({row.source})" for row in table}, as_json=False)
 
 
 def _plain(value: object) -> object:

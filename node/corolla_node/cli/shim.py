@@ -20,6 +20,7 @@ VERBS = frozenset(
         "withdraw",
         "cooperative",
         "config",
+        "doctor",
         "--corolla-help",
     }
 )

@@ -15,8 +15,9 @@ import typer
 from rich.markup import escape
 
 from corolla_core.config import home, keystore_path, load_settings, setup_logging
-from corolla_core.config.terminal import errors, output
+from corolla_core.config.terminal import emit, errors, output
 from corolla_core.protocol.errors import ConfigError, CorollaError, KeystoreError
+from corolla_core.protocol.finding import rows
 from corolla_validator.config import ValidatorSettings
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(run)
     app.command()(audit)
     app.command()(report)
+    app.command()(doctor)
 
 
 def run(
@@ -138,6 +140,27 @@ def report(
             _report(settings, node, last, show)
     if not stands:
         raise typer.Exit(EXIT_FAULTY)
+
+
+def doctor(
+    model: Model = None,
+    network: NetworkOption = None,
+    account: Account = None,
+    calibration: Calibration = None,
+    data_dir: DataDir = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
+) -> None:
+    """Look for what may be wrong, and say what to do about it. Exit status 1 when something is."""
+    with errors():
+        from corolla_validator.cli.doctor import examine
+
+        settings = settings_of(
+            model=model, network=network, account=account, calibration=calibration, data_dir=data_dir
+        )
+        findings = asyncio.run(examine(settings, settings.data_dir or home() / "validator"))
+        emit(rows(findings), as_json=as_json)
+    if any(finding.state == "bad" for finding in findings):
+        raise typer.Exit(1)
 
 
 async def _run(settings: ValidatorSettings, tell: Any) -> None:

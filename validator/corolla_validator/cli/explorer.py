@@ -13,9 +13,6 @@ from corolla_core.protocol.errors import ConfigError
 from corolla_validator.cli.audits import DataDir, Json, Model, NetworkOption, folder_of, network_of, settings_of, teller
 from corolla_validator.config import ValidatorSettings
 
-_GRACE = 1
-"""Seconds that pages which are still listening get at the end."""
-
 
 def explore(
     model: Model = None,
@@ -45,8 +42,7 @@ def explore(
 
 async def _explore(settings: ValidatorSettings, *, as_json: bool) -> None:
     try:
-        import uvicorn
-
+        from corolla_validator.explorer.server import serve
         from corolla_validator.explorer.serving import exploring
     except ImportError as error:
         raise ConfigError(f"the explorer needs `pip install corolla[web]` ({error.name} is missing)") from None
@@ -59,6 +55,5 @@ async def _explore(settings: ValidatorSettings, *, as_json: bool) -> None:
     with bound:
         async with exploring(settings, network_of(settings), folder_of(settings)) as app:
             url = f"http://{settings.explorer_host}:{bound.getsockname()[1]}"
-            config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_GRACE, server_header=False)
             teller(as_json=as_json)({"event": "ready", "url": url})
-            await uvicorn.Server(config).serve(sockets=[bound])
+            await serve(app, bound)

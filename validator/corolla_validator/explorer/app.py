@@ -31,6 +31,7 @@ from corolla_validator.explorer.models import (
 )
 from corolla_validator.explorer.playground import Playground
 from corolla_validator.explorer.seats import Seats
+from corolla_validator.explorer.small import SmallRequests
 from corolla_validator.explorer.watch import Watch
 
 STATIC = Path(__file__).with_name("static")
@@ -66,6 +67,7 @@ def create_app(
         title="Corolla explorer", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json"
     )
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(names), www_redirect=False)
+    app.add_middleware(SmallRequests)
     app.add_middleware(SecurityHeaders)
     _reads(app, watch)
     _events(app, watch, seats or Seats())
@@ -77,9 +79,10 @@ def create_app(
 
 def _reads(app: FastAPI, watch: Watch) -> None:
     @app.get("/healthz")
-    async def healthz() -> dict[str, bool]:
-        """Whether it serves; what its sources do is in the overview."""
-        return {"ok": True}
+    async def healthz(response: Response) -> dict[str, bool]:
+        """Whether anybody looks at the network; which of its sources answer is in the overview."""
+        response.status_code = 200 if watch.running else 503
+        return {"ok": watch.running}
 
     @app.get("/api/overview", response_model=Overview)
     async def overview(request: Request) -> Response:

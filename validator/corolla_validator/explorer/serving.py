@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from corolla_core.chain.indexer import Indexer
 from corolla_core.chain.network import Network
+from corolla_core.chain.registry import Registry
 from corolla_core.chain.rpc import Chain
 from corolla_core.model.checkpoint import open_checkpoint
 from corolla_core.model.manifest import Manifest
@@ -57,8 +58,8 @@ async def exploring(settings: ValidatorSettings, network: Network, folder: Folde
         nodes = SwarmNodes(Signer(secrets.token_bytes(32)), fallback=libp2p)
         sources = NetworkSources(
             directory,
-            chain,
             indexer,
+            Registry(chain),
             Books(books, settings.terms, clock=time.time),
             model_root=manifest.root,
             num_blocks=manifest.num_blocks,

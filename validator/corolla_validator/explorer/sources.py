@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from corolla_core.chain.indexer import Indexer
 from corolla_core.chain.registry import Registry
-from corolla_core.chain.rpc import Chain
 from corolla_core.protocol.ids import ModelRoot
 from corolla_core.swarm.announcement import Announcement
 from corolla_core.swarm.directory import Directory
@@ -24,8 +23,8 @@ class NetworkSources:
     def __init__(
         self,
         directory: Directory,
-        chain: Chain,
         indexer: Indexer,
+        registry: Registry,
         books: Books,
         *,
         model_root: ModelRoot,
@@ -33,12 +32,12 @@ class NetworkSources:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._directory = directory
-        self._registry = Registry(chain)
+        self._registry = registry
         self._indexer = indexer
         self._books = books
         self._model = model_root, num_blocks
         self._monotonic = monotonic
-        self._ledger = Ledger(indexer.events)
+        self._ledger: Ledger | None = None
         self._min_stake = 0
         self._asked_at = float("-inf")
 
@@ -46,16 +45,19 @@ class NetworkSources:
         return await self._directory.lookup(*self._model, withdrawn=True)
 
     async def chain(self) -> ChainSight:
+        # A poll that fails may have got part of the way, and what that brought is not told again.
+        ledger, self._ledger = self._ledger, None
         update = await self._indexer.poll()
-        if update.reverted:
-            self._ledger = Ledger(self._indexer.events)
+        if ledger is None or update.reverted:
+            ledger = Ledger(self._indexer.events)
         else:
             for indexed in update.applied:
-                self._ledger.add(indexed)
+                ledger.add(indexed)
+        self._ledger = ledger
         if self._monotonic() - self._asked_at >= _MIN_STAKE_SECONDS:
             self._min_stake = await self._registry.min_stake()
             self._asked_at = self._monotonic()
-        return ChainSight(self._ledger, update.head, self._min_stake)
+        return ChainSight(ledger, update.head, self._min_stake)
 
     async def shelf(self) -> Shelf:
         return await self._books.read()

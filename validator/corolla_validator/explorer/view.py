@@ -11,7 +11,6 @@ from corolla_core.chain.justice import DisputeState, RoundState
 from corolla_core.chain.state import NodeState as Registered
 from corolla_core.protocol.ids import Address, Hash32
 from corolla_core.protocol.reputation import SCORE_ONE
-from corolla_core.protocol.span import Span, uncovered
 from corolla_core.protocol.suspicion import Suspicion
 from corolla_core.protocol.units import nectar_to_text
 from corolla_core.protocol.verdict import Outcome
@@ -79,7 +78,6 @@ def state_of(
 def node_views(sight: Sight) -> tuple[NodeView, ...]:
     """Every node that announced itself or registered, in the order of their blocks; those without any come last."""
     chain, shelf = sight.ledger.state, sight.shelf
-    tallies, last = _tallies(shelf.audits)
     found = []
     for account in sight.sightings.keys() | chain.nodes.keys():
         node, registered = sight.sightings.get(account), chain.nodes.get(account)
@@ -104,20 +102,28 @@ def node_views(sight: Sight) -> tuple[NodeView, ...]:
             probation=rated is None or rated.probation,
             standing=shelf.suspicions.get(account, Suspicion()).standing.value,
             weights=_weights(shelf, account),
-            audits=tallies.get(account, Tally()),
-            last_audit=last.get(account),
+            audits=_tally(shelf, account),
+            last_audit=_last_audit(shelf, account),
         )
         found.append(view if node is None else view.model_copy(update=_announced(node)))
     return tuple(sorted(found, key=_by_blocks))
 
 
 def coverage(num_blocks: int, nodes: Iterable[NodeView]) -> Coverage:
-    """Blocks by who serves them. A node that was not heard yet is believed for the moment."""
-    rows = [Row(account=n.account, state=n.state, blocks=n.blocks) for n in nodes if n.blocks is not None]
-    usable = [Span(r.blocks.start, r.blocks.end) for r in rows if r.state in (State.SERVING, State.CHECKING)]
-    servers = tuple(sum(block in span for span in usable) for block in range(num_blocks))
-    shown = tuple(row for row in rows if row.state is not State.AWAY)
-    return Coverage(num_blocks=num_blocks, servers=servers, gaps=runs(uncovered(num_blocks, usable)), rows=shown)
+    """Blocks by who serves them. A node that was not heard yet is believed for the moment.
+    Blocks that a node claims and the model does not have are left out."""
+    rows = [
+        Row(account=n.account, state=n.state, blocks=Blocks(start=n.blocks.start, end=min(n.blocks.end, num_blocks)))
+        for n in nodes
+        if n.blocks is not None and n.blocks.start < num_blocks and n.state is not State.AWAY
+    ]
+    servers = [0] * num_blocks
+    for row in rows:
+        if row.state in (State.SERVING, State.CHECKING):
+            for block in range(row.blocks.start, row.blocks.end):
+                servers[block] += 1
+    gaps = runs([block for block, count in enumerate(servers) if count == 0])
+    return Coverage(num_blocks=num_blocks, servers=tuple(servers), gaps=gaps, rows=tuple(rows))
 
 
 def runs(blocks: Sequence[int]) -> tuple[Blocks, ...]:
@@ -222,15 +228,14 @@ def _by_blocks(view: NodeView) -> tuple[bool, int, int, str]:
     return (True, 0, 0, view.account) if blocks is None else (False, blocks.start, blocks.end, view.account)
 
 
-def _tallies(audits: Sequence[AuditRecord]) -> tuple[dict[Address, Tally], dict[Address, LastAudit]]:
-    counts: dict[Address, dict[str, int]] = {}
-    last: dict[Address, LastAudit] = {}
-    for record in audits:
-        outcome = record.verdict.outcome.value
-        mine = counts.setdefault(record.node, {})
-        mine[outcome] = mine.get(outcome, 0) + 1
-        last[record.node] = LastAudit(outcome=outcome, at=record.audited_at)
-    return {node: Tally(**found) for node, found in counts.items()}, last
+def _tally(shelf: Shelf, account: Address) -> Tally:
+    found = shelf.tallies.get(account, {})
+    return Tally(**{outcome.value: count for outcome, count in found.items()})
+
+
+def _last_audit(shelf: Shelf, account: Address) -> LastAudit | None:
+    record = shelf.last.get(account)
+    return None if record is None else LastAudit(outcome=record.verdict.outcome.value, at=record.audited_at)
 
 
 def _weights(shelf: Shelf, account: Address) -> str:

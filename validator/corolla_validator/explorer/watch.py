@@ -76,6 +76,7 @@ class Watch:
         self._shelf = Shelf()
         self._health = {name: Health(name=name, fresh=False, why="not asked yet") for name in ("DHT", "chain", "books")}
         self._news = asyncio.Event()
+        self.running = False
         self.lists: dict[str, tuple[View, ...]] = dict.fromkeys(LISTS, ())
         self.coverage: Coverage = view.coverage(about.num_blocks, ())
         self.overview: Overview = self._overview()
@@ -93,14 +94,18 @@ class Watch:
 
     async def run(self) -> None:
         """Until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._pulses.run(self._worth_asking))
-            group.create_task(self._often(LOOKUP_EVERY, "DHT", self._look_up))
-            group.create_task(self._often(CHAIN_EVERY, "chain", self._read_chain))
-            group.create_task(self._often(BOOKS_EVERY, "books", self._read_books))
-            while True:
-                self.show()
-                await asyncio.sleep(SHOW_EVERY)
+        self.running = True
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pulses.run(self._worth_asking))
+                group.create_task(self._often(LOOKUP_EVERY, "DHT", self._look_up))
+                group.create_task(self._often(CHAIN_EVERY, "chain", self._read_chain))
+                group.create_task(self._often(BOOKS_EVERY, "books", self._read_books))
+                while True:
+                    self.show()
+                    await asyncio.sleep(SHOW_EVERY)
+        finally:
+            self.running = False
 
     def show(self) -> None:
         """Make what is known what is shown."""
