@@ -18,8 +18,8 @@ from corolla.devnet.process import Child
 from corolla.devnet.reference import Reference
 
 pytestmark = pytest.mark.anyio
-TOKENS = 40
-KILL_AFTER = 14
+TOKENS = 24
+KILL_AFTER = 8
 ASKED: list[Any] = [{"role": "user", "content": "Why do flowers have petals? Answer in three sentences."}]
 
 

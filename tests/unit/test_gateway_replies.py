@@ -155,6 +155,22 @@ async def test_whoever_leaves_ends_the_text_and_pays_for_no_more() -> None:
         assert gate.locked()
 
 
+async def test_metrics_count_tokens_cost_and_their_times() -> None:
+    async with served(ScriptedBackend()) as (client, http):
+        await client.completions.create(model=MODEL, prompt="Hi", n=2)
+        await client.completions.create(model=MODEL, prompt="Hi")
+        metrics = (await http.get("/metrics")).text.splitlines()
+    assert {
+        'corolla_gateway_tokens_total{kind="prompt"} 10.0',
+        'corolla_gateway_tokens_total{kind="completion"} 6.0',
+        "corolla_gateway_first_token_seconds_count 2.0",
+        "corolla_gateway_token_seconds_count 2.0",
+        "corolla_gateway_running_streams 0.0",
+    } <= set(metrics)
+    (cost,) = [line.split()[1] for line in metrics if line.startswith("corolla_gateway_cost_nectar_total")]
+    assert float(cost) == pytest.approx(21 * PRICE / 1e18)  # two choices of 7 tokens each and one
+
+
 async def test_readiness_names_what_is_lacking() -> None:
     backend = ScriptedBackend()
     async with served(backend) as (_, http):

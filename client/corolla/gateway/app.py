@@ -108,7 +108,11 @@ class Gateway:
         began = self._clock()
         visit = await unless_gone(request, self.gate.enter(request.headers, asks))
         choices = Choices(
-            self.backend, visit.asks, per_prompt=body.n, ended=functools.partial(self._account_for, visit)
+            self.backend,
+            visit.asks,
+            per_prompt=body.n,
+            clock=self._clock,
+            ended=functools.partial(self._account_for, visit),
         )
         self._making.add(choices)
         self.metrics.running.inc()
@@ -163,6 +167,8 @@ class Gateway:
         self._making.discard(choices)
         self.metrics.running.dec()
         self.metrics.spent(choices.spent)
+        if (seconds := choices.seconds_per_token) is not None:
+            self.metrics.token.observe(seconds)
         try:
             await visit.leave(choices.spent.cost)
         except StoreError as error:

@@ -32,12 +32,20 @@ class Choices:
     """
 
     def __init__(
-        self, backend: Backend, asks: Sequence[Ask], *, per_prompt: int, ended: Callable[[Choices], Awaitable[None]]
+        self,
+        backend: Backend,
+        asks: Sequence[Ask],
+        *,
+        per_prompt: int,
+        clock: Callable[[], float],
+        ended: Callable[[Choices], Awaitable[None]],
     ) -> None:
         """`per_prompt`: how many in a row continue the same prompt. `ended` is awaited when every text has ended,
         however it did."""
         self._running: list[Running] = [backend.start(ask) for ask in asks]
         self._per_prompt = per_prompt
+        self._clock = clock
+        self._first_at: float | None = None
         self._ended = ended
         self._items: asyncio.Queue[tuple[int, Item] | None] = asyncio.Queue(MAX_WAITING)
         self._error: BaseException | None = None
@@ -62,6 +70,14 @@ class Choices:
             cost=Nectar(sum(spent.cost for spent in each)),
         )
 
+    @property
+    def seconds_per_token(self) -> float | None:
+        """Mean time from one token of a text to its next, so far; None where no text has two."""
+        later = self.spent.tokens - len(self._running)
+        if self._first_at is None or later <= 0:
+            return None
+        return (self._clock() - self._first_at) * len(self._running) / later
+
     def give_up(self) -> None:
         self.done.cancel()
 
@@ -85,6 +101,7 @@ class Choices:
     async def _make(self, index: int, running: Running) -> None:
         try:
             async for delta in running:
+                self._first_at = self._first_at or self._clock()
                 await self._items.put((index, delta))
             await self._items.put((index, Ended(running.finish)))
         finally:

@@ -32,7 +32,7 @@ class Metrics:
         )
         self.token = Histogram(
             "corolla_gateway_token_seconds",
-            "mean time of a text's tokens after the first",
+            "mean time from one token of a request's texts to the next",
             registry=self.registry,
             buckets=_EACH,
         )
