@@ -56,7 +56,7 @@ test-bench: setup ## the benchmarks' swarms with a tiny model: too long to be am
 test-compose: setup ## deploy/compose.yaml's services as processes: run it when you change that file
 	$(BIN)/pytest $(COMPOSE_TEST)
 
-test-contracts: $(STAMPS)/contracts $(STAMPS)/abi ## the contracts' tests, under Brownie on Ganache
+test-contracts: $(STAMPS)/contracts $(STAMPS)/abi ## the contracts' tests, under Brownie on Anvil
 	bash contracts/scripts/test.sh
 
 bench: setup ## the benchmarks in a quarter of an hour: tables, benchmarks/results.json, docs/img/benchmarks.png
@@ -100,7 +100,7 @@ $(STAMPS)/python: pyproject.toml
 
 $(NPM): contracts/package-lock.json
 	@command -v npm >/dev/null && command -v node >/dev/null || { echo "Corolla's devnet needs Node.js 20 and npm." >&2; exit 1; }
-	@echo "==> Ganache, solc and OpenZeppelin into contracts/node_modules"
+	@echo "==> Ganache, Anvil, solc and OpenZeppelin into contracts/node_modules"
 	@cd contracts && npm ci --no-audit --no-fund --loglevel=error && cp package-lock.json node_modules/.lock-installed
 
 $(STAMPS)/contracts: $(NPM) contracts/requirements.txt contracts/requirements-slither.txt contracts/scripts/setup.sh

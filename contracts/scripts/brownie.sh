@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs Brownie with the project's own home, compiler and chain: `bash scripts/brownie.sh test -k redeem`.
-# Ganache listens on a free port and dies with Brownie.
+# Anvil listens on a free port and dies with Brownie.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -8,31 +8,34 @@ home=$(mktemp -d "${TMPDIR:-/tmp}/corolla-brownie.XXXXXX")
 trap 'rm -rf "$home"' EXIT
 port=$(.venv/bin/python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 mkdir -p "$home/.brownie" "$home/bin"
-# Where the kernel can do it, Ganache dies with Brownie even if that is killed outright.
-cat > "$home/bin/ganache-cli" <<SH
+# Where the kernel can do it, Anvil dies with Brownie even if that is killed outright. Its binary, not the npm package's
+# launcher, which would be the one to die.
+cat > "$home/bin/anvil" <<SH
 #!/usr/bin/env bash
 guard=(); command -v setpriv >/dev/null && guard=(setpriv --pdeathsig KILL --)
-exec "\${guard[@]}" node "$root/node_modules/ganache/dist/node/cli.js" "\$@"
+exec "\${guard[@]}" "$(echo "$root"/node_modules/@foundry-rs/anvil-*/bin/anvil)" "\$@"
 SH
-chmod +x "$home/bin/ganache-cli"
+chmod +x "$home/bin/anvil"
 cat > "$home/.brownie/network-config.yaml" <<YAML
 live: []
 development:
-  - name: Ganache
-    id: ganache-cli
-    cmd: ganache-cli --logging.quiet --chain.chainId 1337 --chain.networkId 1337
+  - name: Anvil
+    id: anvil
+    cmd: anvil
     host: http://127.0.0.1
     cmd_settings:
       port: $port
+      chain_id: 1337
       gas_limit: 30000000
       accounts: 12
       evm_version: shanghai
       mnemonic: test test test test test test test test test test test junk
+      steps_tracing: true
 YAML
 export HOME=$home SOLCX_BINARY_PATH=$root/.solc PATH=$home/bin:$PATH OMP_NUM_THREADS=1
 export PYTHONPATH=$root/../core
 command=$1; shift
-if [ "$command" = test ]; then set -- "$@" --network ganache-cli; fi
+if [ "$command" = test ]; then set -- "$@" --network anvil; fi
 status=0
 .venv/bin/brownie "$command" "$@" || status=$?
 exit "$status"

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from web3.middleware import Web3Middleware
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -29,6 +30,56 @@ LONGEST = (
 def pytest_collection_modifyitems(items):
     place = {name: index for index, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
+
+
+def pytest_configure(config):
+    """What Brownie gets wrong about Anvil's clock."""
+    from brownie.network.rpc import anvil
+    from brownie.network.state import Chain
+
+    def mine(timestamp=None):
+        """Brownie passes the timestamp on as a bare number, which JSON-RPC does not allow."""
+        anvil._request("evm_mine", [] if timestamp is None else [timestamp])
+
+    def revert(chain, snapshot_id):
+        """Reverting, Anvil's clock goes back to the block's time, where Brownie's runs on from the snapshot's and would
+        be ahead: without a time kept for the snapshot, Brownie starts from the block's too."""
+        chain._snapshot_time_offsets.pop(snapshot_id, None)
+        return reverted(chain, snapshot_id)
+
+    reverted = Chain._revert
+    anvil.mine, Chain._revert = mine, revert
+
+
+class MinedWhenSent(Web3Middleware):
+    """A transaction is mined before sending it returns.
+
+    Anvil otherwise answers while it mines, and there is a moment when Brownie finds the transaction neither waiting nor
+    mined, and takes it for dropped.
+    """
+
+    def wrap_make_request(self, make_request):
+        def request(method, params):
+            if method != "eth_sendTransaction":
+                return make_request(method, params)
+            response = make_request("eth_sendTransactionSync", params)
+            if "result" in response:
+                response["result"] = response["result"]["transactionHash"]
+            return response
+
+        return request
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_requests():
+    """Anvil answers in less time than web3 takes to ask: a second request for the chain's id before each one, to
+    check it, and a search of the environment for proxies on the way to 127.0.0.1 come to 40 % of a test."""
+    from brownie import web3
+
+    web3.middleware_onion.inject(MinedWhenSent, layer=0)
+    web3.middleware_onion.remove("validation")
+    session = web3.provider._request_session_manager.cache_and_return_session(web3.provider.endpoint_uri)
+    session.trust_env = False
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What pooling a stake costs; test_gas.py puts it on file."""
+"""What pooling a stake and attesting an operator cost; test_gas.py puts it on file."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from brownie import accounts
-from world import MIN_STAKE, ONE_NECTAR, World
+from world import MIN_STAKE, ONE_NECTAR, World, now
 
 Measure = Callable[[str, Any], None]
 NODE, MEMBERS = 7, (8, 9)
 
 
 def measure_cooperative(project: Any, world: World, measure: Measure) -> None:
-    """Two members, one node."""
+    """Two members, one node; the consortium is account 8."""
     factory = accounts[10].deploy(project.CooperativeFactory, world.token, world.registry, world.escrow)
     measure("deploy CooperativeFactory", factory.tx)
     names = [accounts[member] for member in MEMBERS]
@@ -29,3 +29,9 @@ def measure_cooperative(project: Any, world: World, measure: Measure) -> None:
     measure("launch a cooperative", pool.launch(b"p" * 38, {"from": accounts[NODE]}))
     world.token.transfer(pool, ONE_NECTAR, {"from": accounts[11]})
     measure("withdraw from a cooperative, first", pool.withdraw({"from": accounts[8]}))
+    operators = accounts[10].deploy(project.OperatorRegistry, accounts[8])
+    measure("deploy OperatorRegistry", operators.tx)
+    expiry = (now() + 86_400) | 0x1FFFF  # calldata is paid by the byte, and less for zeros
+    tx = operators.attest(accounts[NODE], b"\x07" * 32, expiry, {"from": accounts[8]})
+    measure("attest", tx)
+    measure("revoke", operators.revoke(accounts[NODE], {"from": accounts[8]}))

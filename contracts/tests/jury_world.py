@@ -13,7 +13,7 @@ from typing import Any
 from brownie import accounts, chain
 from eth_abi import encode
 from eth_utils import keccak
-from world import DAY, ONE_NECTAR, World, deploy, pass_time, signer
+from world import DAY, ONE_NECTAR, World, deploy, now, pass_time, signer
 
 NODE, OWNER, CHALLENGER, CLIENT = 4, 5, 6, 1
 JURORS = (7, 8, 9, 10, 11)
@@ -176,7 +176,7 @@ class JuryWorld(World):
         return self.disputes.appeal(id_, {"from": accounts[by]})
 
     def let_appeals_pass(self, id_: int) -> None:
-        pass_time(self.current(id_)["revealUntil"] + APPEAL + 1)
+        pass_time(max(now() + 1, self.current(id_)["revealUntil"] + APPEAL + 1))
 
     def conclude(self, id_: int) -> Any:
         self.let_appeals_pass(id_)

@@ -286,6 +286,6 @@ def test_a_payee_that_appears_twice_gets_its_larger_cap_at_most(world):
     assert world.escrow.claimed(tranche.id, accounts[4]) == 50
 
 
-def test_the_signer_helper_matches_ganaches_accounts(world):
+def test_the_signer_helper_matches_the_chains_accounts(world):
     assert [signer(i).address for i in range(9)] == [accounts[i].address for i in range(9)]
     assert chain.id == 1337

@@ -143,6 +143,26 @@ async def test_a_node_that_hangs_keeps_no_other_waiting_and_is_not_asked_twice_a
     assert [one.account for one in clinic.asked].count(account(0)) == 1
 
 
+async def test_a_failure_is_forgotten_when_the_node_answers_again() -> None:
+    world = FakeNetwork.of_thirds()
+    world.dead = {account(0)}
+    pulses, rounds = Pulses(world, clock=lambda: 0.0), [0]
+    seen: list[int] = []
+
+    async def again(_seconds: float) -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        rounds[0] += 1
+        seen.append(pulses.beats[account(0)].failures)
+        world.dead = {account(0)} if rounds[0] < 3 else set()
+        if rounds[0] == 5:
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await pulses.run(lambda: world.announcements, sleep=again)
+    assert seen == [1, 2, 3, 0, 0]
+
+
 async def test_so_many_nodes_are_asked_at_a_time_and_one_that_is_gone_is_forgotten() -> None:
     world = FakeNetwork()
     for number in range(AT_ONCE + 10):

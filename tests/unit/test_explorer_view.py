@@ -22,7 +22,7 @@ from corolla_validator.explorer import view
 from corolla_validator.explorer.books import shelf_of
 from corolla_validator.explorer.ledger import Ledger
 from corolla_validator.explorer.models import Blocks, State
-from corolla_validator.explorer.pulse import SILENCE, Beat, Pulse
+from corolla_validator.explorer.pulse import SILENCE, TRIES, Beat, Pulse
 from corolla_validator.explorer.sightings import REMEMBERED_MS, sighted
 
 NOW = 1_800_000_000_000
@@ -60,6 +60,11 @@ def test_a_node_is_silent_when_it_did_not_answer_for_three_seconds() -> None:
     assert Beat(10.0).pulse(10.1 + SILENCE) is Pulse.SILENT
     assert Beat(10.0, heard=50.0).pulse(50.0 + SILENCE) is Pulse.ANSWERS
     assert Beat(10.0, heard=50.0).pulse(50.1 + SILENCE) is Pulse.SILENT
+
+
+def test_one_failure_is_nothing_and_two_in_a_row_are_silence() -> None:
+    assert Beat(10.0, heard=50.0, failures=TRIES - 1).pulse(50.0) is Pulse.ANSWERS
+    assert Beat(10.0, heard=50.0, failures=TRIES).pulse(50.0) is Pulse.SILENT
 
 
 def seen(world: FakeNetwork, *, tick: float = 0.0, heard: float | None = 0.0) -> view.Sight:

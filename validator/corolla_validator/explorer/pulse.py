@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -17,7 +16,9 @@ from corolla_core.swarm.messages import Info
 EVERY = 1.0
 ANSWER_SECONDS = 2.5
 SILENCE = 3.0
-"""So that a killed node is red within five seconds, of which the page takes one."""
+"""So that a node that hangs is red within five seconds, of which the page takes one."""
+TRIES = 2
+"""Failures in a row, for one that is gone: dialing it is refused at once."""
 AT_ONCE = 64
 """Nodes asked at a time."""
 
@@ -30,14 +31,16 @@ class Pulse(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """First asked and last `heard` (seconds of a monotonic clock), and how many `sessions` it then said it had."""
+    """First asked and last `heard` (seconds of a monotonic clock), how many `sessions` it then said it had, and how
+    often asking has failed since."""
 
     since: float
     heard: float | None = None
     sessions: int | None = None
+    failures: int = 0
 
     def pulse(self, now: float) -> Pulse:
-        if now - (self.since if self.heard is None else self.heard) > SILENCE:
+        if self.failures >= TRIES or now - (self.since if self.heard is None else self.heard) > SILENCE:
             return Pulse.SILENT
         return Pulse.UNKNOWN if self.heard is None else Pulse.ANSWERS
 
@@ -84,8 +87,11 @@ class Pulses:
         try:
             async with self._turns:
                 before = self._beats.setdefault(account, Beat(self._clock()))
-                with contextlib.suppress(CorollaError, TimeoutError):
+                try:
                     info = await self._nodes.info(node, seconds=ANSWER_SECONDS)
-                    self._beats[account] = replace(before, heard=self._clock(), sessions=info.sessions)
+                except (CorollaError, TimeoutError):
+                    self._beats[account] = replace(before, failures=before.failures + 1)
+                else:
+                    self._beats[account] = Beat(before.since, self._clock(), info.sessions)
         finally:
             self._asked.discard(account)
