@@ -45,7 +45,9 @@ class Grammar:
         matcher = LLMatcher(self._tokens, grammar, log_level=0, limits=_LIMITS)
         if matcher.is_error():
             raise InvalidInput(f"a JSON schema that cannot be kept to: {matcher.get_error().splitlines()[0]}")
-        return _Matching(matcher, self._vocab_size)
+        matching = _Matching(matcher, self._vocab_size)
+        matching.allowed()  # or a schema that nothing fits would be found out when the prompt has been paid for
+        return matching
 
 
 class _Matching:
@@ -58,8 +60,12 @@ class _Matching:
         return self._matcher.is_stopped()
 
     def allowed(self) -> Tensor:
+        """Raises InvalidInput where nothing fits the schema, or telling what does takes too much work."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
-        return torch.from_numpy(np.unpackbits(bits, count=self._vocab_size, bitorder="little").astype(bool))
+        allowed_V = torch.from_numpy(np.unpackbits(bits, count=self._vocab_size, bitorder="little").astype(bool))
+        if self._matcher.is_error() or not allowed_V.any():
+            raise InvalidInput("nothing fits the schema, or it is too complex to keep to")
+        return allowed_V
 
     def push(self, token: int) -> None:
         if not self._matcher.consume_token(token):

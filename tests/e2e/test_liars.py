@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from explorer_page import explorer_page, row
 from marketplace import Buyer, buyer, eventually, greedy, question
+from playwright.async_api import expect
 
 from corolla.devnet.devnet import WITH_JURY, Devnet, DevnetPlan
 from corolla.devnet.node import installed
@@ -124,6 +126,34 @@ async def test_the_evidence_of_a_verdict_gives_it_again(court: Devnet) -> None:
     table, status = await command(validator, court, "report", "--node", failed["node"])
     assert status == 0
     assert failed["evidence"] in [event.get("evidence") for event in table]
+
+
+async def test_the_explorer_shows_who_was_slashed_and_a_killed_node_red_within_five_seconds(
+    court: Devnet, tmp_path: Path
+) -> None:
+    async with explorer_page(court, court.validators[0], tmp_path) as page:
+        for node in court.nodes:
+            await expect(row(page, node.account).locator('[data-state="slashed"]')).to_be_visible(timeout=60_000)
+        for node in court.standbys:
+            await expect(row(page, node.account).locator('[data-state="serving"]')).to_be_visible(timeout=60_000)
+        await expect(page.locator("#gaps")).to_have_text("All 30 blocks are served")
+        victim = court.standbys[0]
+        await victim.kill()
+        killed = time.monotonic()
+        bar = page.locator(f'.heat li[data-account="{victim.account}"] .bar')
+        await expect(bar).to_have_attribute("data-state", "down", timeout=5_000)
+        print(f"red {time.monotonic() - killed:.1f} s after it was killed")
+        # the liar beside it still answers, and no client would use it
+        await expect(page.locator("#gaps")).to_have_text(f"Blocks 0–{victim.span.end - 1}: served by nobody")
+        await page.click('nav a[href="#justice"]')
+        faulty = page.locator('#disputes tbody tr[data-state="faulty"]')
+        await expect(faulty).to_have_count(len(court.nodes))
+        async with await Chain.connect(court.network) as chain:
+            for line in await faulty.all():
+                titles = await line.locator(".hash").evaluate_all("all => all.map(one => one.title)")
+                opened, concluded = (each for each in titles if len(each) == 66)
+                for transaction in (opened, concluded):
+                    assert (await chain.request("eth_getTransactionReceipt", transaction))["status"] == "0x1"
 
 
 async def serve(customer: Buyer, place: str) -> float:

@@ -232,7 +232,13 @@ async def test_a_required_tool_is_called_with_arguments_that_fit(
 
 
 @pytest.mark.parametrize(
-    "schema", [{"type": "strange"}, {"type": "string", "contains": 1}, {"$ref": "http://other/schema"}]
+    "schema",
+    [
+        {"type": "strange"},
+        {"type": "string", "contains": 1},
+        {"$ref": "http://other/schema"},
+        {"$ref": "#"},
+    ],
 )
 async def test_a_schema_that_cannot_be_kept_to_is_refused(
     checkpoint: Checkpoint, tmp_path: Path, schema: dict[str, Any]

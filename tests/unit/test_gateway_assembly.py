@@ -39,7 +39,8 @@ price = { prompt = "0", completion = "0" }
 class Connections:
     """Clients that are asked for nothing; what they were to be connected with is kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, private: str = "hospital") -> None:
+        self.private = private
         self.given: list[ClientSettings] = []
         self.open = 0
 
@@ -47,7 +48,11 @@ class Connections:
     async def connect(self, settings: ClientSettings) -> AsyncIterator[Any]:
         self.given.append(settings)
         self.open += 1
-        yield SimpleNamespace(account=f"0x{len(self.given)}", model=SimpleNamespace(name=settings.model))
+        yield SimpleNamespace(
+            account=f"0x{len(self.given)}",
+            model=SimpleNamespace(name=settings.model),
+            network=SimpleNamespace(name=settings.network, is_private=settings.network == self.private),
+        )
         self.open -= 1
 
 
@@ -71,6 +76,18 @@ def test_a_policy_connects_to_each_swarm_with_its_own_account_and_lets_go_at_the
     assert (hospital.password_file, hospital.store) == (Path("secret"), None), "its books are not the other network's"
     assert (swarm.network, swarm.model, swarm.account, swarm.store) == ("main", "ours", "me", "mine.db")
     assert {hospital.tranche_sessions, swarm.tranche_sessions} == {40}
+
+
+def test_a_network_in_which_anybody_may_serve_is_not_taken_for_a_private_one(tmp_path: Path) -> None:
+    path, connections = tmp_path / "policy.toml", Connections(private="another")
+    path.write_text(POLICY)
+
+    async def main() -> None:
+        async with assembled(ClientSettings(model="ours", gateway_policy=path), connections.connect):
+            raise AssertionError("it was opened")
+
+    with pytest.raises(ConfigError, match="not private"):
+        asyncio.run(main())
 
 
 def test_without_a_policy_it_is_the_swarm_and_a_private_prompt_has_nowhere_to_go() -> None:

@@ -78,7 +78,6 @@ async def _backend(
 ) -> tuple[Conditions, Option]:
     if isinstance(entry, OpenAIEntry):
         return entry.conditions(private=False), Option(entry.name, entry.upstream(http))
-    private = isinstance(entry, PrivateEntry)
     # One tranche has room for as many sessions as may run: opening one is a transaction that all others wait for.
     update: dict[str, object] = {"tranche_sessions": max(settings.tranche_sessions, settings.gateway_streams)}
     if isinstance(entry, PrivateEntry):
@@ -87,6 +86,9 @@ async def _backend(
             update |= {"account": entry.account, "password_file": entry.password_file}
     client = await stack.enter_async_context(connect(settings.model_copy(update=update)))
     accounts.append(client.account)
+    private = client.network.is_private
+    if isinstance(entry, PrivateEntry) and not private:
+        raise ConfigError(f"{entry.name}: anybody may serve in network {client.network.name}, so it is not private")
     return entry.conditions(private=private), Option(entry.name, SwarmBackend(client))
 
 
