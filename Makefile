@@ -8,7 +8,6 @@ export COROLLA_HOME ?= $(CURDIR)/.corolla
 # Two cores serve everything: one compute thread a process.
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
-export CHROMIUM
 
 VENV := $(CURDIR)/.venv
 BIN := $(VENV)/bin
@@ -18,7 +17,7 @@ NPM := contracts/node_modules/.lock-installed
 CONTRACTS := $(wildcard contracts/interfaces/*.sol contracts/contracts/*.sol contracts/contracts/*/*.sol)
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
-CHROMIUM ?= /usr/bin/chromium
+export CHROMIUM ?= /usr/bin/chromium
 BENCH_TEST := tests/e2e/test_benchmark_suite.py
 COMPOSE_TEST := tests/e2e/test_compose.py
 

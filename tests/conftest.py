@@ -8,7 +8,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
+import structlog
 from ganache import ganache
 from hypothesis import settings
 
@@ -20,6 +24,22 @@ __all__ = ["ganache"]
 settings.register_profile("ci", derandomize=True, deadline=None)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+_configure = structlog.configure
+
+
+def _uncached(**given: Any) -> None:
+    _configure(**{**given, "cache_logger_on_first_use": False})
+
+
+# A command that a test runs in its own process sets logging up, for good otherwise: others look at what is logged.
+structlog.configure = _uncached
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_they_were() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

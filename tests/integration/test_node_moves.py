@@ -145,7 +145,7 @@ class Mover:
             listener: Any = SimpleNamespace(port=1, cert_hash=bytes(32), connections=())
             desk = node.desk
             shown = (desk.timings, desk.bookkeeper, node.kv, desk.prefixes, self.disk.archive, desk.links)
-            yield Serving(node.server, listener, *shown)
+            yield Serving(node.server, node.server, listener, *shown)
             self.world.world.kill(node)  # its listener closes, and every connection with it
 
     async def opened(self, receipt: Any) -> None:

@@ -146,13 +146,14 @@ def test_requests_at_once_through_several_gateways_never_pass_the_budget_togethe
                 return 0
             return sum((books.settle(name, 5), books.settle(name, 5)))
 
-        with ThreadPoolExecutor(8) as pool:
+        with ThreadPoolExecutor(at_once := 8) as pool:
             charged = list(pool.map(spend, range(60)))
         ((after, reserved),) = GatewayStore(one).listed()
     assert reserved == 0
     assert after.spent_ever == sum(charged) <= BUDGET
     assert set(charged) == {0, 5}
-    assert BUDGET - after.spent_ever < 7
+    # The last to be refused may have met reservations of all others, which then cost less.
+    assert BUDGET - after.spent_ever < at_once * 7
 
 
 def _reserve_and_be_killed(url: str, folder: Path, secret: str, ready: multiprocessing.synchronize.Event) -> None:
