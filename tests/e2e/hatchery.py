@@ -55,8 +55,8 @@ class Hatchery:
         self._process.wait(timeout=30)
 
     def popen(self, command: Sequence[str], **options: Any) -> Hatched | subprocess.Popen[bytes]:
-        program = Path(command[0])
-        if options["preexec_fn"] is None or not (program.name in ENTRIES or command[0] == sys.executable):
+        ours = Path(command[0]).name in ENTRIES or (command[0] == sys.executable and command[1] != "-c")
+        if options["preexec_fn"] is None or not ours:
             return subprocess.Popen(command, **options)
         asked = {
             "command": list(command),
