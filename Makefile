@@ -20,8 +20,9 @@ BENCH_ARGS ?=
 export CHROMIUM ?= /usr/bin/chromium
 BENCH_TEST := tests/e2e/test_benchmark_suite.py
 COMPOSE_TEST := tests/e2e/test_compose.py
+TUTORIALS := tests/e2e/test_tutorials.py
 
-.PHONY: help setup setup-tests demo test test-contracts test-python test-bench test-compose bench bench-all lint lint-python docs format clean
+.PHONY: help setup setup-tests demo test test-contracts test-python test-bench test-compose test-tutorials bench bench-all lint lint-python docs format clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,7 +45,7 @@ test: setup-tests ## every test
 test-python: setup ## unit, property, integration and end-to-end tests (PYTEST_ARGS='-m "not e2e"')
 ifeq ($(strip $(PYTEST_ARGS)),)
 	$(BIN)/pytest --ignore=tests/e2e -n 2 --dist loadfile --no-loadscope-reorder
-	$(BIN)/pytest tests/e2e --ignore=$(BENCH_TEST) --ignore=$(COMPOSE_TEST)
+	$(BIN)/pytest tests/e2e --ignore=$(BENCH_TEST) --ignore=$(COMPOSE_TEST) --ignore=$(TUTORIALS)
 else
 	$(BIN)/pytest $(PYTEST_ARGS)
 endif
@@ -54,6 +55,9 @@ test-bench: setup ## the benchmarks' swarms with a tiny model: too long to be am
 
 test-compose: setup ## deploy/compose.yaml's services as processes: run it when you change that file
 	$(BIN)/pytest $(COMPOSE_TEST)
+
+test-tutorials: setup ## the tutorials' commands, on a devnet: run it when you change them, or a command
+	$(BIN)/pytest $(TUTORIALS)
 
 test-contracts: $(STAMPS)/contracts $(STAMPS)/abi ## the contracts' tests, under Brownie on Anvil
 	bash contracts/scripts/test.sh
