@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -82,17 +82,11 @@ def add(
 ) -> None:
     """Attest an account, or renew it."""
 
-    async def run(settings: ClientSettings) -> list[dict[str, Any]]:
-        from corolla_core.chain.operators import Operators
+    async def attest(operators: Any) -> None:
+        until = UnixTime(await operators.chain.now() + days * _DAY)
+        await operators.attest(address(who), _hash(document), until)
 
-        async with _signing(settings, network_of(settings)) as (chain, sender):
-            operators = Operators(chain, sender)
-            await operators.attest(address(who), _hash(document), UnixTime(await chain.now() + days * _DAY))
-            return await _rows(operators)
-
-    with errors():
-        settings = settings_of(network=network, account=account, password_file=password_file).settings
-        emit(uvloop.run(run(settings)), as_json=as_json)
+    _change(attest, as_json=as_json, network=network, account=account, password_file=password_file)
 
 
 @app.command()
@@ -104,18 +98,10 @@ def revoke(
     as_json: JsonOption = False,
 ) -> None:
     """End an attestation at once: within seconds nobody in the swarm deals with the account."""
-
-    async def run(settings: ClientSettings) -> list[dict[str, Any]]:
-        from corolla_core.chain.operators import Operators
-
-        async with _signing(settings, network_of(settings)) as (chain, sender):
-            operators = Operators(chain, sender)
-            await operators.revoke(address(who))
-            return await _rows(operators)
-
-    with errors():
-        settings = settings_of(network=network, account=account, password_file=password_file).settings
-        emit(uvloop.run(run(settings)), as_json=as_json)
+    _change(
+        lambda operators: operators.revoke(address(who)),
+        as_json=as_json, network=network, account=account, password_file=password_file,
+    )  # fmt: skip
 
 
 @app.command("list")
@@ -131,6 +117,21 @@ def list_(network: NetworkOption = None, as_json: JsonOption = False) -> None:
 
     with errors():
         emit(uvloop.run(run(settings_of(network=network).settings)), as_json=as_json)
+
+
+def _change(act: Callable[[Any], Awaitable[object]], *, as_json: bool, **flags: Any) -> None:
+    """Do it as the account, and show who is attested then."""
+
+    async def run(settings: ClientSettings) -> list[dict[str, Any]]:
+        from corolla_core.chain.operators import Operators
+
+        async with _signing(settings, network_of(settings)) as (chain, sender):
+            operators = Operators(chain, sender)
+            await act(operators)
+            return await _rows(operators)
+
+    with errors():
+        emit(uvloop.run(run(settings_of(**flags).settings)), as_json=as_json)
 
 
 @asynccontextmanager
